@@ -1,0 +1,34 @@
+"""Which due rows make the next prompt. Pure.
+
+- Rows that ask for an answer (triggers) come in order of arrival, the oldest first; context never takes their place.
+- Context alone never causes a turn.
+- What room is left in a prompt goes to the newest context rows. Older ones are overtaken: they are acknowledged with
+  that turn, because showing them later would show the chat out of order.
+
+NanoClaw 2 takes the newest N rows of both kinds, which hides a question behind later chatter; for a backlog that
+fits, and for one question after much chatter, the two rules give the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agent_runner.rows import InboundRow
+
+
+class Due(NamedTuple):
+    """The rows of the next prompt in the order of the chat, and the ids of the context they overtake."""
+
+    rows: tuple[InboundRow, ...] = ()
+    overtaken: tuple[str, ...] = ()
+
+
+def room_for_context(triggers: Sequence[InboundRow], limit: int) -> int:
+    """How many context rows may join these triggers (oldest first, at most `limit` of them)."""
+    return max(0, limit - len(triggers)) if triggers else 0
+
+
+def in_order(triggers: Sequence[InboundRow], context: Sequence[InboundRow]) -> tuple[InboundRow, ...]:
+    """Both kinds together, as they arrived; a row without a seq is older than all others."""
+    return tuple(sorted((*triggers, *context), key=lambda row: -1 if row.seq is None else row.seq))

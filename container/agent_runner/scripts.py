@@ -1,0 +1,152 @@
+"""Scripts that run before a scheduled task is prompted, and decide whether it is (rules of NanoClaw 2).
+
+A `task` row may carry `script`, a bash text. It runs with a time limit; the last line of its output must be a JSON
+object with a boolean `wakeAgent`. True: the task is prompted, with `data` as its script output. Anything else, and
+any failure: the task is skipped, which acknowledges it, so that a series goes on. Scripts run one after the other
+beside the loop, which meanwhile serves everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import IO, NamedTuple
+
+from agent_runner import log
+from agent_runner.rows import InboundRow
+from agent_runner.values import field, parse_content, storable, to_json
+
+TIMEOUT_S = 30.0
+MAX_OUTPUT_BYTES = 1024 * 1024
+_LOGGED_CHARS = 500
+_LOOK_S = 0.02
+
+
+class Outcome(NamedTuple):
+    """The task to prompt, with its script's output, or None when it is skipped."""
+
+    task: InboundRow | None
+
+
+def script_of(row: InboundRow) -> str | None:
+    """The script of a task, or None."""
+    if row.kind != "task":
+        return None
+    script = field(parse_content(row.content), "script")
+    return script if isinstance(script, str) and script.strip() else None
+
+
+def decide(row: InboundRow, output: str) -> Outcome:
+    """What the output of a script that succeeded says about its task."""
+    lines = output.strip().splitlines()
+    try:
+        answer = json.loads(lines[-1]) if lines else None
+    except (ValueError, RecursionError):
+        answer = None
+    if field(answer, "wakeAgent") is not True:
+        return Outcome(None)
+    content = parse_content(row.content)
+    return Outcome(row._replace(content=to_json({**content, "scriptOutput": field(answer, "data")})))
+
+
+class ScriptRunner:
+    """Runs the scripts of a session. `cwd` is the agent's folder; `touch` is called while one runs."""
+
+    def __init__(self, cwd: str, touch: Callable[[], None], *, timeout_s: float = TIMEOUT_S) -> None:
+        self._cwd = cwd
+        self._touch = touch
+        self._timeout_s = timeout_s
+        self._stopped = threading.Event()
+        self._one_at_a_time = threading.Lock()
+        self._latest: threading.Thread | None = None
+
+    def start(self, rows: Iterable[InboundRow], done: Callable[[InboundRow, Outcome], None]) -> None:
+        """Run these rows' scripts in order; `done` is called in another thread, once per row."""
+        thread = threading.Thread(target=self._run_all, args=(list(rows), done), name="task-scripts", daemon=True)
+        self._latest = thread
+        thread.start()
+
+    def stop(self, wait_s: float) -> None:
+        """Kill what runs, within `wait_s`; nothing is reported any more."""
+        self._stopped.set()
+        if self._latest is not None:
+            self._latest.join(wait_s)
+
+    def run(self, row: InboundRow) -> Outcome:
+        """Run one row's script to its end."""
+        import tempfile
+
+        # Files rather than pipes: a child that outlives the script cannot hold anybody up by keeping one open.
+        with (
+            tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="task-script-", suffix=".sh") as file,
+            tempfile.TemporaryFile() as output,
+            tempfile.TemporaryFile() as errors,
+        ):
+            file.write(storable(script_of(row) or ""))
+            file.flush()
+            try:
+                end = self._execute(file.name, output, errors)
+            except OSError as error:
+                log.error("task_script_failed", id=row.id, error=error)
+                return Outcome(None)
+            log.debug("task_script_stderr", id=row.id, text=_read(errors)[:_LOGGED_CHARS])
+            outcome = decide(row, _read(output)) if end == 0 else Outcome(None)
+        log.info("task_script", id=row.id, end=end, wakes=outcome.task is not None)
+        return outcome
+
+    def _run_all(self, rows: list[InboundRow], done: Callable[[InboundRow, Outcome], None]) -> None:
+        with self._one_at_a_time:
+            for row in rows:
+                if self._stopped.is_set():
+                    return
+                outcome = self.run(row)
+                if not self._stopped.is_set():
+                    done(row, outcome)
+
+    def _execute(self, path: str, output: IO[bytes], errors: IO[bytes]) -> int | str:
+        """The exit code, or why the script was killed."""
+        import subprocess
+
+        process = subprocess.Popen(
+            ["bash", path],
+            cwd=self._cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            self._touch()
+            ended = process.poll() is not None
+            if max(os.fstat(file.fileno()).st_size for file in (output, errors)) > MAX_OUTPUT_BYTES:
+                reason = "too_much_output"
+            elif ended:
+                return process.returncode
+            elif self._stopped.is_set():
+                reason = "stopped"
+            elif time.monotonic() > deadline:
+                reason = "timeout"
+            else:
+                self._stopped.wait(_LOOK_S)
+                continue
+            _kill_group(process.pid)
+            process.wait()
+            return reason
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MAX_OUTPUT_BYTES).decode("utf-8", "replace")
+
+
+def _kill_group(pid: int) -> None:
+    import signal
+
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass  # it ended by itself in this moment

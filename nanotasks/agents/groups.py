@@ -1,0 +1,153 @@
+"""Agent groups: made whole (row and configuration), changed, and deleted only when nothing depends on them.
+
+Every function works in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from nanotasks.agents import dependants
+from nanotasks.agents.sessions import delete_session
+from nanotasks.central.base import dumps
+from nanotasks.central.destinations import Destination
+from nanotasks.central.groups import AgentGroup, ContainerConfig
+from nanotasks.central.hosts import Host
+from nanotasks.central.sessions import AgentSession
+from nanotasks.clock import now_ms
+from nanotasks.domain.group_config import JSON_FIELDS, require_valid
+from nanotasks.domain.names import group_folder, is_group_folder
+from nanotasks.errors import ConflictError, InvalidError, NotFoundError
+from nanotasks.ids import new_id
+
+
+def create_group(
+    session: Session,
+    name: str,
+    *,
+    folder: str | None = None,
+    host_id: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> AgentGroup:
+    """Make an agent group with its configuration; a folder that is not given comes from the name.
+
+    Raises `InvalidError` for an empty name, a bad folder or configuration, `ConflictError` for a taken folder,
+    `NotFoundError` for an unknown host.
+    """
+    _require_name(name)
+    folder = _free_folder(session, name, folder)
+    _require_host(session, host_id)
+    group = AgentGroup(id=new_id("ag"), name=name, folder=folder, host_id=host_id, created_at=now_ms())
+    session.add(group)
+    session.flush()
+    session.add(ContainerConfig(agent_group_id=group.id, updated_at=group.created_at, **_stored(config or {})))
+    session.flush()
+    return group
+
+
+def change_group(session: Session, group: AgentGroup, changes: Mapping[str, Any]) -> None:
+    """Change `name` or `host_id`. The folder stays for good: session files and memory live below it."""
+    if "name" in changes:
+        _require_name(changes["name"])
+        group.name = changes["name"]
+    if "host_id" in changes and changes["host_id"] != group.host_id:
+        _require_host(session, changes["host_id"])
+        _require_movable(session, group)
+        group.host_id = changes["host_id"]
+        group.epoch += 1
+    session.flush()
+
+
+def group_config(session: Session, group: AgentGroup) -> ContainerConfig:
+    """The group's configuration, made with defaults when it is missing."""
+    found = session.get(ContainerConfig, group.id)
+    if found is None:
+        found = ContainerConfig(agent_group_id=group.id, updated_at=now_ms())
+        session.add(found)
+        session.flush()
+        session.refresh(found)
+    return found
+
+
+def change_config(session: Session, group: AgentGroup, changes: Mapping[str, Any]) -> None:
+    """Change fields of the group's configuration; a running agent sees them at its next start."""
+    config = group_config(session, group)
+    for field, value in _stored(changes).items():
+        setattr(config, field, value)
+    config.updated_at = now_ms()
+    session.flush()
+
+
+def delete_group(session: Session, group: AgentGroup, *, cascade: bool = False) -> list[AgentSession]:
+    """Delete a group, with everything that depends on it when `cascade`; else `ConflictError` names what does.
+
+    Returns the sessions that went with it; their folders, and the group's own, are the caller's to remove.
+    """
+    kinds = dependants.of_group(group.id)
+    if not cascade:
+        dependants.require_none(session, f"The agent group {group.folder}", kinds)
+    sessions = list(session.scalars(select(AgentSession).where(AgentSession.agent_group_id == group.id)))
+    for one in sessions:
+        delete_session(session, one, cascade=True)
+    dependants.remove(session, kinds)
+    for part in (
+        delete(Destination).where(Destination.agent_group_id == group.id),
+        delete(ContainerConfig).where(ContainerConfig.agent_group_id == group.id),
+        delete(AgentGroup).where(AgentGroup.id == group.id),
+    ):
+        session.execute(part)
+    return sessions
+
+
+def _free_folder(session: Session, name: str, folder: str | None) -> str:
+    taken = {*session.scalars(select(AgentGroup.folder)), "global"}
+    if folder is None:
+        made = group_folder(name, taken)
+        if not is_group_folder(made):
+            raise InvalidError(f"No folder can be made of the name {name[:40]!r}.", fix="Give one with --folder.")
+        return made
+    if not is_group_folder(folder):
+        raise InvalidError(
+            f"{folder!r} cannot be a folder.",
+            why="A folder has 1 to 64 of A-Z, a-z, 0-9, _ and -, begins with a letter or digit, and is not `global`.",
+            fix=f"Use {group_folder(folder[:50], taken)!r}, for example.",
+        )
+    if folder in taken:
+        raise ConflictError(
+            f"The folder {folder} belongs to another agent group.", fix=f"Use {group_folder(folder[:50], taken)}."
+        )
+    return folder
+
+
+def _stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    require_valid(config)
+    return {field: dumps(value) if field in JSON_FIELDS else value for field, value in config.items()}
+
+
+def _require_name(name: str) -> None:
+    if not name.strip():
+        raise InvalidError("An agent group needs a name.", fix="Give it one that people recognise, such as Andy.")
+
+
+def _require_host(session: Session, host_id: str | None) -> None:
+    if host_id is not None and session.get(Host, host_id) is None:
+        known = ", ".join(session.scalars(select(Host.id).order_by(Host.id))) or "none yet"
+        raise NotFoundError(
+            f"There is no host {host_id}.", why=f"Known hosts: {known}.", fix="A host appears when its worker starts."
+        )
+
+
+def _require_movable(session: Session, group: AgentGroup) -> None:
+    if (
+        group.host_id is not None
+        and session.scalars(select(AgentSession.id).where(AgentSession.agent_group_id == group.id).limit(1)).first()
+    ):
+        raise ConflictError(
+            f"{group.folder} cannot move away from {group.host_id}.",
+            why="Its sessions are files on that host.",
+            fix="Delete its sessions first, or leave it where it is.",
+        )

@@ -1,0 +1,78 @@
+"""What an agent is told about its surroundings: the names it may address, and where its plain answers go.
+
+The central database is the truth; inbound.db holds a copy that is replaced as a whole, at every start and after
+every change. The copy is read from the central database while inbound.db is locked, so that of two projections
+the later one never writes the older state.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from nanotasks.central import Database
+from nanotasks.central.chats import Chat
+from nanotasks.central.destinations import Destination
+from nanotasks.central.groups import AgentGroup
+from nanotasks.central.sessions import AgentSession
+from nanotasks.session.inbound import Inbound, open_inbound
+from nanotasks.session.layout import SessionFolder
+from nanotasks.session.rows import Destination as AgentDestination
+from nanotasks.session.rows import DestinationType
+from nanotasks.settings import Settings
+
+
+def project(db: Database, inbound: Inbound, session_id: str) -> None:
+    """Bring a session's destinations and its routing up to date in its inbound.db, in one commit."""
+    with inbound.transaction():
+        with db.read() as session:
+            found = session.get_one(AgentSession, session_id)
+            destinations = destinations_of(session, found.agent_group_id)
+            routing = routing_of(session, found)
+        inbound.replace_destinations(destinations)
+        inbound.set_session_routing(*routing)
+
+
+def project_group(db: Database, settings: Settings, agent_group_id: str) -> list[str]:
+    """Project into every session of an agent group whose files are on this host; the ids of those sessions.
+
+    A session without files has nothing to bring up to date: it is projected when it first wakes.
+    """
+    with db.read() as session:
+        here = session.scalars(select(AgentGroup.host_id).where(AgentGroup.id == agent_group_id)).one_or_none()
+        ids = session.scalars(select(AgentSession.id).where(AgentSession.agent_group_id == agent_group_id)).all()
+    done = []
+    for session_id in ids if here == settings.host_id else ():
+        folder = SessionFolder.of(settings.data_dir, agent_group_id, session_id)
+        if folder.inbound_db.is_file():
+            with open_inbound(folder) as inbound:
+                project(db, inbound, session_id)
+            done.append(session_id)
+    return done
+
+
+def destinations_of(session: Session, agent_group_id: str) -> list[AgentDestination]:
+    """The agent group's destinations whose targets exist, by name."""
+    mine = select(Destination).where(Destination.agent_group_id == agent_group_id).order_by(Destination.local_name)
+    resolved = (_resolve(session, destination) for destination in session.scalars(mine))
+    return [destination for destination in resolved if destination is not None]
+
+
+def _resolve(session: Session, destination: Destination) -> AgentDestination | None:
+    name = destination.local_name
+    if destination.target_type == "agent":
+        group = session.get(AgentGroup, destination.target_id)
+        if group is None:
+            return None
+        return AgentDestination(name, DestinationType.AGENT, display_name=group.name, agent_group_id=group.id)
+    chat = session.get(Chat, destination.target_id)
+    if chat is None:
+        return None
+    shown = chat.name or name
+    return AgentDestination(name, DestinationType.CHANNEL, shown, chat.channel_type, chat.platform_id)
+
+
+def routing_of(session: Session, agent_session: AgentSession) -> tuple[str | None, str | None, str | None]:
+    """Channel, place and thread of a session's chat; all None for a session without one."""
+    chat = session.get(Chat, agent_session.messaging_group_id) if agent_session.messaging_group_id else None
+    return (chat.channel_type, chat.platform_id, agent_session.thread_id) if chat else (None, None, None)

@@ -1,0 +1,40 @@
+"""The control plane: one module per aggregate, each with its models and the queries on them.
+
+Importing this package imports every model, so that the metadata is whole.
+"""
+
+from nanotasks.central import (
+    approvals,
+    chat_sdk,
+    chats,
+    deliveries,
+    destinations,
+    events,
+    groups,
+    hosts,
+    leases,
+    meta,
+    sessions,
+    users,
+)
+from nanotasks.central.base import Base
+from nanotasks.central.engine import Database, database, rows_changed
+
+__all__ = [
+    "Base",
+    "Database",
+    "approvals",
+    "chat_sdk",
+    "chats",
+    "database",
+    "deliveries",
+    "destinations",
+    "events",
+    "groups",
+    "hosts",
+    "leases",
+    "meta",
+    "rows_changed",
+    "sessions",
+    "users",
+]

@@ -1,0 +1,119 @@
+"""Leases: time-limited ownership of something, with an epoch that never restarts.
+
+    (no row) ──claim──▶ owned ──renew──▶ owned
+                          │ ──release──▶ free (owner NULL, epoch kept)
+                          └── expires, or its owner is dead on this host ──claim──▶ owned, epoch + 1
+
+An owner may trust its lease until `expires_at` on the database's clock, minus the time its own clock was
+stopped: it renews, and a renewal that changes no row means that somebody else owns it now; it stops before its
+next side effect. What each failure does:
+
+- the owner is killed: on this host the next claimer sees the dead process and takes over at once; another host
+  waits for `expires_at`.
+- the owner is stopped (SIGSTOP) past its expiry: it is taken over; when it goes on, its renew and its release
+  match neither owner nor epoch and change nothing.
+- the database does not answer: nothing is claimed or renewed; the lease runs out by itself.
+- the release is lost: as if the owner were killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Index, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from nanotasks.central.base import Base, Millis
+from nanotasks.central.engine import Database, rows_changed
+from nanotasks.owners import Owner, is_dead
+
+
+class Lease(Base):
+    """Ownership of `name`; a released row stays, so that the epoch goes on counting."""
+
+    __tablename__ = "leases"
+    __table_args__ = (Index("ix_leases_expires_at", "expires_at"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str | None]
+    epoch: Mapped[int] = mapped_column(default=0, server_default="0")
+    expires_at: Mapped[Millis] = mapped_column(default=0, server_default="0")
+    payload: Mapped[str] = mapped_column(default="{}", server_default="{}")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claimed lease: what to show when renewing, releasing, or writing under it."""
+
+    name: str
+    owner: str
+    epoch: int
+
+
+def claim(db: Database, name: str, owner: Owner, ttl_s: float, payload: str = "{}") -> Held | None:
+    """Take the lease when it is free, expired, or its owner is dead on this host; None when somebody holds it."""
+    with db.write() as session:
+        now = db.now_ms(session)
+        row = session.execute(
+            select(Lease.owner, Lease.epoch, Lease.expires_at).where(Lease.name == name)
+        ).one_or_none()
+        if row is None:
+            return _create(session, name, owner, now + round(ttl_s * 1000), payload)
+        previous = Owner.parse(row.owner) if row.owner else None
+        free = row.owner is None or row.expires_at <= now or (previous is not None and is_dead(previous, owner.host))
+        if not free:
+            return None
+        changed = rows_changed(
+            session,
+            update(Lease)
+            .where(Lease.name == name, Lease.epoch == row.epoch, Lease.owner.is_not_distinct_from(row.owner))
+            .values(owner=str(owner), epoch=row.epoch + 1, expires_at=now + round(ttl_s * 1000), payload=payload),
+        )
+        return Held(name, str(owner), row.epoch + 1) if changed == 1 else None
+
+
+def _create(session: Session, name: str, owner: Owner, expires_at: int, payload: str) -> Held | None:
+    try:
+        with session.begin_nested():
+            session.add(Lease(name=name, owner=str(owner), epoch=1, expires_at=expires_at, payload=payload))
+    except IntegrityError:
+        return None
+    return Held(name, str(owner), 1)
+
+
+def renew(db: Database, held: Held, ttl_s: float) -> bool:
+    """Extend the lease; False means that it is lost, and the caller stops before its next side effect."""
+    with db.write() as session:
+        changed = rows_changed(
+            session,
+            update(Lease)
+            .where(Lease.name == held.name, Lease.owner == held.owner, Lease.epoch == held.epoch)
+            .values(expires_at=db.now_ms(session) + round(ttl_s * 1000)),
+        )
+        return changed == 1
+
+
+def release(db: Database, held: Held) -> bool:
+    """Give the lease back; False when it was no longer ours."""
+    with db.write() as session:
+        changed = rows_changed(
+            session,
+            update(Lease)
+            .where(Lease.name == held.name, Lease.owner == held.owner, Lease.epoch == held.epoch)
+            .values(owner=None, expires_at=0),
+        )
+        return changed == 1
+
+
+@contextmanager
+def holding(db: Database, name: str, owner: Owner, ttl_s: float) -> Iterator[Held | None]:
+    """Hold the lease for a block, or yield None at once when somebody else does."""
+    held = claim(db, name, owner, ttl_s)
+    try:
+        yield held
+    finally:
+        if held is not None:
+            release(db, held)

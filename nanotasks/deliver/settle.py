@@ -1,0 +1,190 @@
+"""After the sends: telling the agent what became of its messages, and the central database what the agent did.
+
+    1. inbound.db, one commit    `delivered` rows, notices of deaths, and the acked rows completed
+    2. central, one commit       `projected_at` of those deliveries, how routes ended, and the session's due time
+    3. the outbox                files of delivered messages are removed
+
+Each step may be repeated, so a crash between two of them is mended by the next round: deliveries without
+`projected_at` are due work, and a route that is not ended is compared with its row each time. Acks are read only
+when no message stands beside them unentered: the runner commits its answer together with the ack, and a message is
+called answered only when its answer is out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, bindparam, case, select, update
+
+from nanotasks import logs
+from nanotasks.central.base import table_of
+from nanotasks.central.deliveries import Delivery
+from nanotasks.central.events import InboundRoute
+from nanotasks.channels.contract import Address
+from nanotasks.clock import now_ms
+from nanotasks.deliver import outbox
+from nanotasks.deliver.entry import Entry
+from nanotasks.deliver.facts import Round, Signal
+from nanotasks.deliver.host_messages import enter_host_message
+from nanotasks.deliver.ledger import AnyRow, in_states
+from nanotasks.deliver.notices import notices_of
+from nanotasks.domain.delivery import route_end
+from nanotasks.session.inbound import Inbound, open_inbound
+from nanotasks.session.rows import Delivered, DeliveryStatus
+from nanotasks.wake.due import DueLook, announced, look
+
+_log = logs.get("deliver")
+
+BATCH = 500
+_DONE = frozenset({"completed", "failed"})
+UNANSWERED = "Sorry, your message could not be answered."
+
+_deliveries, _routes = table_of(Delivery), table_of(InboundRoute)
+_row, _route = _deliveries.c, _routes.c
+_ENDED = (
+    select(
+        _row.id,
+        _row.message_out_id,
+        _row.seq,
+        _row.state,
+        _row.attempts,
+        _row.kind,
+        _row.channel_type,
+        _row.platform_id,
+        _row.in_reply_to,
+        _row.platform_message_id,
+        _row.error_class,
+        _row.error_text,
+        _row.content.contains('"files"').label("names_files"),
+        case((_row.state == "dead", _row.content), else_="").label("content"),
+    )
+    .where(
+        _row.session_id == bindparam("of_session"),
+        in_states("deliveries", "delivered", "dead"),
+        _row.projected_at.is_(None),
+    )
+    .order_by(_row.seq)
+    .limit(BATCH)
+)
+_UNFINISHED_ROUTES = select(
+    _route.id,
+    _route.inbound_id,
+    _route.reply_channel_type,
+    _route.reply_platform_id,
+    _route.reply_thread_id,
+).where(_route.session_id == bindparam("of_session"), in_states("inbound_routes", "appended"))
+
+_REPLIES = select(_row.in_reply_to, _row.state).where(
+    _row.session_id == bindparam("of_session"), _row.in_reply_to.in_(bindparam("answered", expanding=True))
+)
+_SET_PROJECTED = (
+    update(_deliveries).where(_row.id.in_(bindparam("ids", expanding=True))).values(projected_at=bindparam("now"))
+)
+_END_ROUTE = (
+    update(_routes)
+    .where(_route.id == bindparam("route"), _route.state == "appended")
+    .values(state=bindparam("end"), finished_at=bindparam("now"))
+)
+
+
+@dataclass
+class Settled:
+    """What a settlement leaves to be rung, and whether there is more to do at once."""
+
+    signals: list[Signal] = field(default_factory=list)
+    more: bool = False
+
+
+def settle(around: Round, entry: Entry) -> Settled:
+    """Project what ended, sync what the agent acked. Raises `SessionFileError` when inbound.db cannot be used."""
+    session_id = around.session.id
+    with around.db.read_core() as connection:
+        ended = connection.execute(_ENDED, {"of_session": session_id}).all()
+        routes = connection.execute(_UNFINISHED_ROUTES, {"of_session": session_id}).all()
+    notices = notices_of(around, [row for row in ended if row.state == "dead"])
+    with open_inbound(around.session.folder) as inbound:
+        open_ids = set(inbound.open_ids())
+        acks = entry.acks(open_ids.union(row.inbound_id for row in routes))
+        done = [one for one, status in (acks or {}).items() if status in _DONE and one in open_ids]
+        due = None
+        if ended or done:
+            with announced(around.db, inbound, session_id) if notices else inbound.transaction():
+                inbound.record_deliveries(_told(row) for row in ended)
+                inbound.insert(notices)
+                inbound.complete(done)
+                # Set in the commit that ends the routes; until then the session counts as due, which costs a look.
+                due = look(around.db, inbound, session_id) if done else None
+        # Without a look at the acks nobody knows yet whether a completed row was answered.
+        statuses = {} if acks is None else _statuses(inbound, routes, open_ids.difference(done))
+    left = [route for route in routes if route.inbound_id in statuses]
+    signals = _record(around, ended, left, statuses, acks or {}, due)
+    for row in ended:
+        if row.state == "delivered" and row.names_files:
+            outbox.clear(around, row.message_out_id)
+    if any(notice.trigger for notice in notices):
+        signals.append(("wake", session_id, around.session.host_id))
+    return Settled(signals, more=acks is None or len(ended) == BATCH)
+
+
+def _told(row: AnyRow) -> Delivered:
+    if row.state == "delivered":
+        return Delivered(row.message_out_id, now_ms(), row.platform_message_id)
+    return Delivered(row.message_out_id, now_ms(), status=DeliveryStatus.FAILED)
+
+
+def _statuses(inbound: Inbound, routes: Sequence[AnyRow], still_open: Collection[str]) -> dict[str, str]:
+    """The statuses of the routes' rows that are not open any more."""
+    found = {}
+    for route in routes:
+        if route.inbound_id not in still_open:
+            row = inbound.row(route.inbound_id)
+            if row is not None:
+                found[route.inbound_id] = row.status
+    return found
+
+
+def _record(
+    around: Round,
+    ended: Sequence[AnyRow],
+    routes: Sequence[AnyRow],
+    statuses: Mapping[str, str],
+    acks: Mapping[str, str],
+    due: DueLook | None,
+) -> list[Signal]:
+    if not ended and not routes and due is None:
+        return []
+    now = now_ms()
+    apologised = False
+    with around.db.write_core() as connection:
+        if due is not None:
+            due.set(connection)
+        if ended:
+            connection.execute(_SET_PROJECTED, {"ids": [row.id for row in ended], "now": now})
+        replies = _replies(connection, around.session.id, list(statuses)) if routes else {}
+        for route in routes:
+            one = route.inbound_id
+            end = route_end(statuses[one], acks.get(one), replies.get(one, ()))
+            if end is not None:
+                connection.execute(_END_ROUTE, {"route": route.id, "end": end, "now": now})
+            if end == "dead":
+                apologised |= _apologise(connection, around, route)
+    return [("deliver", around.session.id, around.session.host_id)] if apologised else []
+
+
+def _replies(connection: Connection, session_id: str, inbound_ids: list[str]) -> dict[str | None, list[str]]:
+    """The states of the deliveries that answer each of these messages."""
+    replies: dict[str | None, list[str]] = {}
+    for answered, state in connection.execute(_REPLIES, {"of_session": session_id, "answered": inbound_ids}):
+        replies.setdefault(answered, []).append(state)
+    return replies
+
+
+def _apologise(connection: Connection, around: Round, route: AnyRow) -> bool:
+    """A message that ends without an answer ends with a notice to those who wrote it."""
+    _log.warning("route_dead", session=around.session.id, inbound=route.inbound_id)
+    if not route.reply_channel_type or not route.reply_platform_id:
+        return False
+    address = Address(route.reply_channel_type, route.reply_platform_id, route.reply_thread_id)
+    enter_host_message(connection, around.session.id, f"unanswered-{route.inbound_id}", address, UNANSWERED)
+    return True

@@ -1,0 +1,60 @@
+"""Delivery, as tasks of the host that owns the session.
+
+The first attempts of a session are made by `deliver.session`. Each later attempt is a `deliver.attempt` with the
+delivery's id as its task id and a growing count of retries, and says how it ended in Celery's own words, so that
+Flower shows one line per delivery: RETRY with the reason while attempts follow, FAILURE when it was given up,
+SUCCESS when it arrived. The exceptions are for Flower alone. `Retry` is raised without `self.retry()`: that would
+publish a countdown, and what is due stands in the ledger.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.exceptions import Ignore, Retry
+
+from nanotasks import signals
+from nanotasks.celery_app import app
+from nanotasks.central import database
+from nanotasks.clock import iso
+from nanotasks.deliver import service
+from nanotasks.errors import NanotasksError
+from nanotasks.settings import settings
+
+
+class DeliveryFailedError(NanotasksError):
+    """An attempt failed."""
+
+
+class DeliveryDeadError(NanotasksError):
+    """A delivery was given up."""
+
+
+@app.task(name="deliver.session", bind=True)
+def deliver_session(self: Any, session_id: str, *_later: object) -> None:
+    """Deliver what a session's agent wrote, as far as that is possible now."""
+    signals.answered("deliver", session_id)
+    config = settings()
+    drained = service.deliver_session(database(config), config, session_id, task_id=self.request.id)
+    for kind, *ids in drained.signals:
+        signals.ring(kind, *ids)
+
+
+@app.task(name="deliver.attempt", bind=True)
+def deliver_attempt(self: Any, delivery_id: str, number: int, *_later: object) -> None:
+    """Make one later attempt of a delivery."""
+    signals.answered("attempt", delivery_id)
+    config = settings()
+    made = service.attempt(database(config), config, delivery_id, number, task_id=self.request.id)
+    for kind, *ids in made.signals:
+        signals.ring(kind, *ids)
+    if not made.made:
+        # Somebody else made it, or it is not due yet: nothing happened that Flower should show on this line.
+        raise Ignore
+    reason = f"{made.error_class}: {made.error_text}"
+    if made.state == "sending":
+        raise Retry("the send goes on in the background")
+    if made.next_attempt_ms is not None:
+        raise Retry(f"again at {iso(made.next_attempt_ms)}", exc=DeliveryFailedError(reason))
+    if made.state in {"dead", "held"}:
+        raise DeliveryDeadError(f"{made.state}: {reason}")

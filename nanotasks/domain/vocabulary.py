@@ -1,0 +1,18 @@
+"""The closed vocabularies that people write: on the command line, in a state file, in the central database.
+
+`central/` enforces each with a CHECK. They stand here, where nothing else is imported, so that help and
+completion need no database.
+"""
+
+from __future__ import annotations
+
+UNKNOWN_SENDER_POLICIES = ("strict", "request_approval", "public")
+SESSION_MODES = ("shared", "per-thread", "agent-shared")
+ENGAGE_MODES = ("pattern", "mention", "mention-sticky")
+SENDER_SCOPES = ("all", "known")
+IGNORED_POLICIES = ("drop", "accumulate")
+ROLES = ("owner", "admin")
+CLI_SCOPES = ("disabled", "group", "global")
+EVENT_STATES = ("pending", "routed", "dropped", "dead")
+SESSION_STATUSES = ("active", "closed")
+DELIVERY_STATES = ("pending", "sending", "retrying", "parked", "held", "delivered", "dead")

@@ -1,0 +1,22 @@
+"""Under which id this machine is a host: a machine that was renamed is still the one that has the files.
+
+Agent groups live on a host by its id. Where none is set, that is the machine's name, and laptops and containers get
+new names. A SQLite database belongs to one machine; so if it knows exactly one host, under another name, this is it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from nanotasks.central import Database
+from nanotasks.central.hosts import Host
+from nanotasks.settings import Settings, machine_name
+
+
+def host_id_here(db: Database, settings: Settings) -> str:
+    """The id to go by: the configured one, or the one this machine had before it was renamed."""
+    if db.dialect != "sqlite" or settings.host_id != machine_name():
+        return settings.host_id
+    with db.read() as session:
+        known = session.scalars(select(Host.id).limit(2)).all()
+    return known[0] if len(known) == 1 else settings.host_id

@@ -1,0 +1,57 @@
+-- Every statement the host runs on outbound.db, by name. They read plain columns of plain tables; a function or a
+-- table that is added here is added to what `outbound.py` authorises too.
+
+-- name: configure
+PRAGMA trusted_schema = OFF;
+PRAGMA cell_size_check = ON;
+PRAGMA mmap_size = 0;
+PRAGMA temp_store = MEMORY;
+
+-- The transaction keeps page 1 and with it the schema that was checked, whatever the agent writes meanwhile.
+-- name: begin
+BEGIN;
+
+-- Reading the header is enough to make SQLite roll back, and does not look at the schema.
+-- name: roll_back
+PRAGMA schema_version;
+
+-- An ordinary table has a root page; SQLite refuses a schema in which a view or a virtual table has one.
+-- name: tables
+SELECT name FROM sqlite_schema
+ WHERE type = 'table' AND typeof(rootpage) = 'integer' AND rootpage > 0
+   AND name IN ('messages_out', 'processing_ack', 'container_state');
+
+-- name: columns.messages_out
+PRAGMA table_xinfo(messages_out);
+
+-- name: columns.processing_ack
+PRAGMA table_xinfo(processing_ack);
+
+-- name: columns.container_state
+PRAGMA table_xinfo(container_state);
+
+-- name: messages_after
+SELECT rowid, id, seq, in_reply_to, timestamp, deliver_after, CAST(strftime('%s', deliver_after) AS INTEGER) * 1000,
+       kind, platform_id, channel_type, thread_id, content
+  FROM messages_out WHERE rowid > ? ORDER BY rowid LIMIT ?;
+
+-- name: next_rowid
+SELECT rowid FROM messages_out WHERE rowid > ? ORDER BY rowid LIMIT 1;
+
+-- name: id_at
+SELECT id FROM messages_out WHERE rowid = ?;
+
+-- name: max_rowid
+SELECT coalesce(max(rowid), 0) FROM messages_out;
+
+-- name: max_seq
+SELECT seq FROM messages_out WHERE seq <= ? AND typeof(seq) = 'integer' ORDER BY seq DESC LIMIT 1;
+
+-- name: ack
+SELECT status FROM processing_ack WHERE message_id = ?;
+
+-- name: claims
+SELECT message_id, status_changed FROM processing_ack WHERE status = 'processing' ORDER BY status_changed LIMIT ?;
+
+-- name: container_state
+SELECT current_tool, tool_declared_timeout_ms, tool_started_at, updated_at FROM container_state WHERE id = 1;

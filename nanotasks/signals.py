@@ -1,0 +1,282 @@
+"""Bells, pokes and rate limits: everything that talks to Redis besides Celery itself.
+
+Nothing here would be missed: a `FLUSHALL` at any moment costs latency, because the databases hold the work and the
+sweeps signal it again. So no function of this module raises when Redis is away, and the ones that a caller uses on
+its way (`ring`, `poke`) never block.
+
+    ring      after the commit: `SET bell NX EX`, and only if it was set, send the Celery message that says "look".
+              A failed send takes the bell off again and is tried later.
+    answered  the task's first act: take the bell off, so that what is committed from now on rings again.
+    poke      tell whoever listens now (a chat window that waits for an answer); nobody listening is fine.
+    listen    the other end; after a broken connection it says so, and the listener looks at its rows once.
+    wait_for_token   a token bucket shared by all processes of the installation.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from nanotasks.sender import BackgroundSender, Counts, Unreachable
+from nanotasks.settings import settings
+
+_PREFIX = "nanotasks"
+_CONNECT_TIMEOUT_S = 2.0
+_COMMAND_TIMEOUT_S = 5.0
+_EXIT_FLUSH_S = 2.0
+_POLL_S = 0.5
+
+_TAKE_TOKEN = """
+local now = redis.call('TIME')
+local at = tonumber(now[1]) + tonumber(now[2]) / 1000000
+local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local held = redis.call('HMGET', KEYS[1], 'tokens', 'at')
+local tokens = math.min(burst, (tonumber(held[1]) or burst) + (at - (tonumber(held[2]) or at)) * rate)
+local wait = 0
+if tokens >= 1 then tokens = tokens - 1 else wait = (1 - tokens) / rate end
+redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(at))
+redis.call('PEXPIRE', KEYS[1], math.ceil(burst / rate * 1000) + 1000)
+return tostring(wait)
+"""
+
+
+class _Ring(NamedTuple):
+    kind: str
+    ids: tuple[Any, ...]
+    force: bool
+
+
+class _Poke(NamedTuple):
+    topic: str
+    payload: str
+
+
+def ring(kind: str, *ids: Any, force: bool = False) -> None:
+    """Signal committed work; returns at once and never raises for the state of Redis.
+
+    `kind` and `ids` are `route(channel_type, platform_id)`, `append(session_id, host_id)`, `wake(session_id,
+    host_id)`, `deliver(session_id, host_id)`, `attempt(delivery_id, host_id, number)`, `containers(host_id)`,
+    `canary(worker)`. `force` sends without asking the bell, as sweeps do. Raises `KeyError` for another kind.
+    """
+    from nanotasks.celery_app import SIGNALS
+
+    SIGNALS[kind]
+    _sender().put(_Ring(kind, ids, force))
+
+
+def answered(kind: str, *ids: Any) -> None:
+    """Take the bell off, before the first read: what is committed after this rings again."""
+    try:
+        _redis().delete(_bell(kind, ids))
+    except redis.RedisError:
+        pass  # the bell runs out by itself
+
+
+def poke(topic: str, payload: Mapping[str, Any] | None = None) -> None:
+    """Tell everybody who listens to `topic` now; returns at once, may be lost."""
+    _sender().put(_Poke(topic, json.dumps(dict(payload or {}), sort_keys=True)))
+
+
+def listen(topics: Sequence[str], stop: threading.Event | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pokes as `(topic, payload)` until `stop` is set.
+
+    Once connected, and after every broken connection, each topic comes once with an empty payload: pokes may have
+    been missed, so look at the rows.
+    """
+    names = {f"{_PREFIX}:poke:{topic}": topic for topic in topics}
+    while stop is None or not stop.is_set():
+        channel = _redis().pubsub()  # type: ignore[no-untyped-call]
+        try:
+            channel.subscribe(*names)
+            while stop is None or not stop.is_set():
+                message = channel.get_message(timeout=_POLL_S)
+                # The client subscribes again by itself, so a confirmation is what tells of a new connection.
+                if message is not None and message["type"] in {"subscribe", "message"}:
+                    payload = json.loads(message["data"]) if message["type"] == "message" else {}
+                    yield names[_text(message["channel"])], payload
+        except redis.RedisError:
+            _pause(stop, _POLL_S)
+        finally:
+            channel.close()
+
+
+def wait_for_token(bucket: str, rate_per_s: float, burst: float = 1.0) -> float:
+    """Take one token of a bucket; 0.0 when granted, else the seconds until it is worth asking again.
+
+    A `rate_per_s` of 0 means no limit. When Redis is away the token is granted: the platform's own limit answers.
+    """
+    if rate_per_s <= 0:
+        return 0.0
+    try:
+        answer = _redis().eval(_TAKE_TOKEN, 1, f"{_PREFIX}:rate:{bucket}", str(rate_per_s), str(max(1.0, burst)))
+    except redis.RedisError:
+        return 0.0
+    return float(_text(answer))
+
+
+def forget_host(host_id: str) -> None:
+    """Empty the queue of a host that is down: what it says is in the database, and the list would only grow."""
+    from nanotasks.celery_app import host_queue
+
+    try:
+        _redis().delete(host_queue(host_id))
+    except redis.RedisError:
+        pass
+
+
+def queue_depths(queues: Sequence[str]) -> dict[str, int] | None:
+    """How many signals wait in each of these queues; None when Redis does not answer."""
+    try:
+        return {queue: _redis().llen(queue) for queue in queues}
+    except redis.RedisError:
+        return None
+
+
+def redis_ok() -> bool:
+    """Whether Redis answers now; takes some seconds at most to find out that it does not."""
+    try:
+        return bool(_redis().ping())
+    except redis.RedisError:
+        return False
+
+
+def flush(timeout_s: float = _EXIT_FLUSH_S) -> bool:
+    """Wait until what was rung in this process has left; False when that took longer."""
+    return _sender().flush(timeout_s)
+
+
+def counts() -> Counts:
+    """What became of the signals of this process: sent, dropped, failed."""
+    return _sender().counts
+
+
+def client_url(broker_url: str) -> str:
+    """The redis-py form of a broker URL: `redis+socket:///path` becomes `unix:///path`."""
+    scheme, found, rest = broker_url.partition("://")
+    return f"{'unix' if scheme == 'redis+socket' else scheme}{found}{rest}"
+
+
+def _bell(kind: str, ids: tuple[Any, ...]) -> str:
+    # Signals to a host's queue are known by the session or delivery alone; a chat needs both of its ids.
+    named = ids if kind == "route" else ids[:1]
+    return f"{_PREFIX}:bell:{kind}:" + "|".join(str(part) for part in named)
+
+
+def _send(item: Hashable) -> None:
+    if isinstance(item, _Poke):
+        _publish_poke(item)
+    else:
+        _publish_ring(cast(_Ring, item))
+
+
+def _publish_poke(item: _Poke) -> None:
+    try:
+        _redis().publish(f"{_PREFIX}:poke:{item.topic}", item.payload)
+    except redis.RedisError as error:
+        raise Unreachable from error
+
+
+def _publish_ring(item: _Ring) -> None:
+    bell = _bell(item.kind, item.ids)
+    try:
+        if not _redis().set(bell, "1", nx=not item.force, ex=settings().bell_s) and not item.force:
+            return
+    except redis.RedisError as error:
+        raise Unreachable from error
+    try:
+        _publish_message(item)
+    except BaseException:
+        answered(item.kind, *item.ids)
+        raise
+
+
+def _publish_message(item: _Ring) -> None:
+    from kombu.exceptions import OperationalError
+
+    from nanotasks.celery_app import SIGNALS, app
+
+    message = SIGNALS[item.kind](*item.ids)
+    try:
+        app.send_task(
+            message.task,
+            args=message.args,
+            queue=message.queue,
+            task_id=message.task_id,
+            retries=message.retries,
+            expires=settings().signal_expires_s,
+            ignore_result=True,
+            # A signal sent while a task runs is not that task's child: anybody may send the same one.
+            add_to_parent=False,
+        )
+    except (OperationalError, redis.RedisError, OSError) as error:
+        raise Unreachable from error
+
+
+class _Process:
+    """What one process has: a connection pool and a sender, each made on first use."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.redis: redis.Redis | None = None
+        self.sender: BackgroundSender | None = None
+
+
+_process = _Process()
+
+
+def _redis() -> redis.Redis:
+    from nanotasks.celery_app import broker_url
+
+    with _process.lock:
+        if _process.redis is None:
+            _process.redis = redis.Redis.from_url(
+                client_url(broker_url(settings())),
+                socket_timeout=_COMMAND_TIMEOUT_S,
+                socket_connect_timeout=_CONNECT_TIMEOUT_S,
+                health_check_interval=10,
+                # A connection that broke is made anew once, at once; waiting is the caller's business.
+                retry=Retry(NoBackoff(), 1),
+            )
+        return _process.redis
+
+
+def _sender() -> BackgroundSender:
+    with _process.lock:
+        if _process.sender is None:
+            _process.sender = BackgroundSender(_send, keep_s=settings().signal_expires_s)
+            atexit.register(_flush_at_exit, os.getpid())
+        return _process.sender
+
+
+def _flush_at_exit(pid: int) -> None:
+    if pid == os.getpid():
+        flush()
+
+
+def _start_afresh() -> None:
+    global _process
+    _process = _Process()
+
+
+# A forked child must share neither the parent's connections nor its thread's queue.
+os.register_at_fork(after_in_child=_start_afresh)
+
+
+def _pause(stop: threading.Event | None, seconds: float) -> None:
+    if stop is None:
+        time.sleep(seconds)
+    else:
+        stop.wait(seconds)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

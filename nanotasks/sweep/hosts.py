@@ -1,0 +1,43 @@
+"""Hosts: their signs of life, and which of them count as up.
+
+A host is up from its first heartbeat until it is silent for `host_timeout_s`; then it is down until the next one.
+An operator's `draining` stays as it is. Signals are sent only to hosts that are up.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from nanotasks.central import Database, rows_changed
+from nanotasks.central.hosts import Host
+from nanotasks.settings import Settings
+
+
+def heartbeat(db: Database, settings: Settings) -> None:
+    """Write this host's sign of life, and its row when it has none yet."""
+    with db.write() as session:
+        now = db.now_ms(session)
+        alive = {"heartbeat_at": now, "capacity": settings.max_containers}
+        mine = update(Host).where(Host.id == settings.host_id)
+        session.execute(mine.where(Host.state == "down").values(state="up"))
+        if rows_changed(session, mine.values(alive)) == 0:
+            try:
+                with session.begin_nested():
+                    session.add(Host(id=settings.host_id, state="up", created_at=now, **alive))
+            except IntegrityError:
+                session.execute(mine.values(alive))
+
+
+def mark_silent(db: Database, settings: Settings) -> list[str]:
+    """Call hosts down that are silent for too long; every host that is down."""
+    with db.write() as session:
+        silent = db.now_ms(session) - round(settings.host_timeout_s * 1000)
+        session.execute(update(Host).where(Host.state == "up", Host.heartbeat_at < silent).values(state="down"))
+        return list(session.scalars(select(Host.id).where(Host.state == "down").order_by(Host.id)))
+
+
+def hosts_at_work(db: Database) -> list[str]:
+    """The hosts that are up or draining: those whose sessions are swept."""
+    with db.read() as session:
+        return list(session.scalars(select(Host.id).where(Host.state != "down").order_by(Host.id)))

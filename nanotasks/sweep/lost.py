@@ -1,0 +1,112 @@
+"""Finds rows whose signal was lost: accepted events nobody routed, routes nobody appended, and routes nobody ended.
+
+Each chat and each session is signalled once, the oldest first, and not again before `resignal_after_s`. A row that
+was written a moment ago still has its own signal on the way and is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from sqlalchemy import func, or_, select, text, tuple_, update
+from sqlalchemy.orm import Session
+
+from nanotasks.central import Database
+from nanotasks.central.events import ChatCounter, InboundEvent, InboundRoute
+from nanotasks.central.groups import AgentGroup
+from nanotasks.central.sessions import AgentSession
+from nanotasks.settings import Settings
+
+# The arguments of `signals.ring`: a kind and its ids.
+Signal: TypeAlias = tuple[str, Any, *tuple[Any, ...]]
+
+YOUNG_MS = 1000
+# A route may wait long for its end, while a turn goes on or a reply to it is tried again.
+UNSETTLED_MS = 5_000
+
+
+def lost_signals(db: Database, settings: Settings) -> list[Signal]:
+    """What to ring for rows that wait without a signal; marks them as signalled."""
+    with db.read() as session:
+        now = db.now_ms(session)
+        again = now - round(settings.resignal_after_s * 1000)
+        chats = _chats(session, now, again, settings.sweep_batch)
+        sessions = _sessions(session, now, again, settings.sweep_batch)
+        unsettled = _unsettled(session, now - UNSETTLED_MS, settings.sweep_batch)
+    if chats or sessions or unsettled:
+        with db.write() as session:
+            _mark(session, chats, [session_id for session_id, _ in (*sessions, *unsettled)], now)
+    signals: list[Signal] = [("route", *chat) for chat in chats]
+    signals += [("append", *one) for one in sessions]
+    return signals + [("deliver", *one) for one in unsettled]
+
+
+def _chats(session: Session, now: int, again: int, limit: int) -> list[tuple[str, str]]:
+    chat = (InboundEvent.channel_type, InboundEvent.platform_id)
+    query = (
+        select(*chat)
+        .join(
+            ChatCounter,
+            (ChatCounter.channel_type == InboundEvent.channel_type)
+            & (ChatCounter.platform_id == InboundEvent.platform_id),
+        )
+        .where(
+            InboundEvent.state == "pending",
+            InboundEvent.received_at <= now - YOUNG_MS,
+            or_(InboundEvent.next_try_at.is_(None), InboundEvent.next_try_at <= now),
+            or_(ChatCounter.signalled_at.is_(None), ChatCounter.signalled_at <= again),
+        )
+        .group_by(*chat)
+        .order_by(func.min(InboundEvent.received_at))
+        .limit(limit)
+    )
+    return [(row.channel_type, row.platform_id) for row in session.execute(query)]
+
+
+def _sessions(session: Session, now: int, again: int, limit: int) -> list[tuple[str, str]]:
+    query = (
+        select(InboundRoute.session_id, AgentGroup.host_id)
+        .join(AgentGroup, AgentGroup.id == InboundRoute.agent_group_id)
+        .where(
+            InboundRoute.state == "pending",
+            InboundRoute.created_at <= now - YOUNG_MS,
+            or_(InboundRoute.signalled_at.is_(None), InboundRoute.signalled_at <= again),
+            AgentGroup.host_id.is_not(None),
+        )
+        .group_by(InboundRoute.session_id, AgentGroup.host_id)
+        # Sessions whose files cannot be written were signalled before, and go behind those that were not.
+        .order_by(func.min(func.coalesce(InboundRoute.signalled_at, 0)), func.min(InboundRoute.id))
+        .limit(limit)
+    )
+    return [(row.session_id, row.host_id or "") for row in session.execute(query)]
+
+
+def _unsettled(session: Session, before: int, limit: int) -> list[tuple[str, str]]:
+    """Sessions with a route that has not ended for a while: its settlement may have been interrupted, or overtaken."""
+    query = (
+        select(InboundRoute.session_id, AgentGroup.host_id)
+        .join(AgentSession, AgentSession.id == InboundRoute.session_id)
+        .join(AgentGroup, AgentGroup.id == InboundRoute.agent_group_id)
+        .where(
+            # Written out, so that SQLite sees that the partial index fits.
+            text("inbound_routes.state = 'appended'"),
+            InboundRoute.appended_at <= before,
+            or_(InboundRoute.signalled_at.is_(None), InboundRoute.signalled_at <= before),
+            # An agent may answer before its message is marked as appended: then the session counts as due.
+            or_(AgentSession.next_due_at.is_(None), AgentSession.next_due_at <= before),
+            AgentGroup.host_id.is_not(None),
+        )
+        .group_by(InboundRoute.session_id, AgentGroup.host_id)
+        .order_by(func.min(func.coalesce(InboundRoute.signalled_at, 0)), func.min(InboundRoute.id))
+        .limit(limit)
+    )
+    return [(row.session_id, row.host_id or "") for row in session.execute(query)]
+
+
+def _mark(session: Session, chats: list[tuple[str, str]], sessions: list[str], now: int) -> None:
+    if chats:
+        chat = tuple_(ChatCounter.channel_type, ChatCounter.platform_id)
+        session.execute(update(ChatCounter).where(chat.in_(chats)).values(signalled_at=now))
+    if sessions:
+        waiting = InboundRoute.state.in_(("pending", "appended")) & InboundRoute.session_id.in_(sessions)
+        session.execute(update(InboundRoute).where(waiting).values(signalled_at=now))

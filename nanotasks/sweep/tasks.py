@@ -1,0 +1,62 @@
+"""The sweeps: ticks on the queue `default`, each claimed, then done once; and each worker's canary."""
+
+from __future__ import annotations
+
+from nanotasks import signals
+from nanotasks.celery_app import app
+from nanotasks.central import database
+from nanotasks.intake.placement import place_waiting
+from nanotasks.settings import settings
+from nanotasks.sweep import containers, due, hosts, lost, ticks
+from nanotasks.wake.local import this_host
+
+
+@app.task(name="sweep.signals")
+def sweep_signals() -> None:
+    """Signal again what was accepted or routed and whose signal was lost."""
+    config = settings()
+    db = database(config)
+    if ticks.claim(db, "sweep.signals", config.sweep_signals_period_s):
+        _ring(lost.lost_signals(db, config))
+
+
+@app.task(name="sweep.due")
+def sweep_due() -> None:
+    """Signal sessions and deliveries that are due, as the net behind every host's own alarm."""
+    config = settings()
+    db = database(config)
+    if ticks.claim(db, "sweep.due", config.sweep_due_period_s):
+        _ring(due.due_signals(db, config))
+
+
+@app.task(name="sweep.hosts")
+def sweep_hosts() -> None:
+    """Call silent hosts down, empty their queues, and find hosts for agent groups whose messages wait for one."""
+    config = settings()
+    db = database(config)
+    if ticks.claim(db, "sweep.hosts", config.sweep_hosts_period_s):
+        for host_id in hosts.mark_silent(db, config):
+            signals.forget_host(host_id)
+        with db.write_core() as connection:
+            place_waiting(connection, config.sweep_batch)
+
+
+@app.task(name="sweep.containers")
+def sweep_containers(host_id: str | None = None, *_later: object) -> None:
+    """Without a host the tick, which every host at work hears of; with one the pass over that host's agents."""
+    config = settings()
+    db = database(config)
+    if host_id == config.host_id:
+        _ring(containers.sweep(this_host(config)))
+    elif host_id is None and ticks.claim(db, "sweep.containers", config.sweep_containers_period_s):
+        _ring([("containers", one) for one in hosts.hosts_at_work(db)])
+
+
+@app.task(name="worker.canary")
+def canary(_worker: str) -> None:
+    """Nothing: that it arrived is what it says."""
+
+
+def _ring(found: list[lost.Signal]) -> None:
+    for kind, *ids in found:
+        signals.ring(kind, *ids, force=True)

@@ -1,0 +1,48 @@
+"""Finds what agents wrote and nobody took over: the net below the watcher, and below the last drain of a dead agent.
+
+The signal of a commit may be lost, or be answered while outbound.db was locked. Then rows stand behind the session's
+mark, or an ack beside a row that is still open, and nothing else would look before the agent writes again. Agents
+that live are asked, and those that ended lately; each costs one look into its outbound.db.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import or_, select
+
+from nanotasks.central.hosts import Instance
+from nanotasks.central.sessions import AgentSession
+from nanotasks.clock import now_ms
+from nanotasks.errors import NanotasksError
+from nanotasks.session.inbound import open_inbound
+from nanotasks.session.layout import SessionFolder
+from nanotasks.session.outbound import ReadLimits, open_outbound
+from nanotasks.wake.bury import ACKED
+from nanotasks.wake.here import Here
+
+
+def unheard(here: Here, since_ms: int) -> Iterator[str]:
+    """The sessions whose agents live on this host, or ended since then, and left something to deliver or to settle."""
+    with here.db.read() as session:
+        found = session.scalars(
+            select(AgentSession)
+            .join(Instance, Instance.session_id == AgentSession.id)
+            .where(Instance.host_id == here.host_id, or_(Instance.ended_at.is_(None), Instance.ended_at >= since_ms))
+            .distinct()
+        ).all()
+    return (one.id for one in found if _is_unheard(here, one))
+
+
+def _is_unheard(here: Here, session: AgentSession) -> bool:
+    folder = SessionFolder.of(here.settings.data_dir, session.agent_group_id, session.id)
+    open_ids: list[str] = []
+    try:
+        if session.next_due_at is not None and session.next_due_at <= now_ms():
+            with open_inbound(folder) as inbound:
+                open_ids = inbound.open_ids()
+        with open_outbound(folder, ReadLimits.of(here.settings)) as outbound:
+            acks = outbound.acks(open_ids).values()
+            return outbound.max_rowid() != session.outbound_mark or not ACKED.isdisjoint(acks)
+    except (NanotasksError, OSError):
+        return False  # a later pass asks again

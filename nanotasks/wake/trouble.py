@@ -1,0 +1,78 @@
+"""Starts that fail: the next one is put off, longer each time, and those who wait for an answer are told, once.
+
+A failure is counted until an agent is proved to live. From `wake_failures_told` on every chat that
+waits is told that its message is kept; that is a message of the host, so it goes out although the agent's own
+files cannot be read. The reason is the operator's, and stands on the session (`nanotasks sessions show`).
+"""
+
+from __future__ import annotations
+
+import random
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from nanotasks import logs
+from nanotasks.central.events import InboundRoute
+from nanotasks.central.sessions import AgentSession
+from nanotasks.channels.contract import Address
+from nanotasks.clock import now_ms
+from nanotasks.deliver.host_messages import enter_host_message
+from nanotasks.deliver.ledger import in_states
+from nanotasks.domain.backoff import jittered
+from nanotasks.wake.here import Here, Signal
+
+log = logs.get(__name__)
+
+KEPT = (
+    "Your message is kept, but the assistant cannot be started at the moment. It will be tried again; if this lasts, "
+    "the operator has to look into it."
+)
+
+
+def start_failed(here: Here, session_id: str, error: str) -> list[Signal]:
+    """Put the next start off and show why on the session; what to ring where somebody was told of it."""
+    config = here.settings
+    with here.db.write() as session:
+        found = session.get_one(AgentSession, session_id, with_for_update=True)
+        found.wake_failures += 1
+        found.wake_retry_at = now_ms() + jittered(
+            found.wake_failures,
+            round(config.wake_backoff_s * 1000),
+            round(config.wake_backoff_max_s * 1000),
+            random.random(),
+        )
+        found.wake_error = error
+        log.warning(
+            "start_put_off",
+            session=session_id,
+            error=error,
+            failures=found.wake_failures,
+            retry_at=found.wake_retry_at,
+        )
+        told = found.wake_failures >= config.wake_failures_told and _tell(session, session_id)
+    return [("deliver", session_id, here.host_id)] if told else []
+
+
+def _tell(session: Session, session_id: str) -> bool:
+    """Tell every place that waits. The key is its oldest message, so that each place is told once while that waits."""
+    places = session.execute(
+        select(
+            InboundRoute.reply_channel_type,
+            InboundRoute.reply_platform_id,
+            InboundRoute.reply_thread_id,
+            func.min(InboundRoute.id),
+        )
+        .where(
+            InboundRoute.session_id == session_id,
+            in_states("inbound_routes", "pending", "appended"),
+            InboundRoute.trigger == 1,
+            InboundRoute.reply_channel_type.is_not(None),
+            InboundRoute.reply_platform_id.is_not(None),
+        )
+        .group_by(InboundRoute.reply_channel_type, InboundRoute.reply_platform_id, InboundRoute.reply_thread_id)
+    ).all()
+    for channel_type, platform_id, thread_id, oldest in places:
+        address = Address(str(channel_type), str(platform_id), thread_id)
+        enter_host_message(session, session_id, f"kept-{oldest}", address, KEPT)
+    return bool(places)

@@ -1,0 +1,133 @@
+"""Workers and beats as processes: they consume, tick once, notice deafness, drain, and survive kill -9."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from nanotasks.celery_app import create
+from nanotasks.central.hosts import Host
+from nanotasks.signals import client_url
+from nanotasks.testing import wait_for
+from tests.installation import Installation, children, installation, named, wait_until_gone
+
+
+@pytest.fixture
+def here(tmp_path: Path, redis_url: str) -> Iterator[Installation]:
+    with installation(
+        tmp_path, redis_url=redis_url, sweep_signals_period_s="0.5", canary_period_s="0.2", canary_silence_s="1.5"
+    ) as made:
+        yield made
+
+
+def ready(here: Installation, times: int = 1) -> None:
+    wait_for(lambda: here.log("worker").count('"worker_ready"') >= times, 30, what="a worker is ready")
+
+
+def test_a_stopped_worker_exits_0_and_leaves_nothing(here: Installation) -> None:
+    """SIGTERM ends a worker, its pool and its keeper; the exit code says that all is well."""
+    worker = here.start("worker")
+    ready(here)
+    family = children(worker.pid)
+    assert len(named(family, "worker")) == 1 + here.settings.worker_concurrency
+    assert len(named(family, "keeper")) == 1
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    wait_until_gone(family)
+
+
+def test_a_worker_makes_its_host_known(here: Installation) -> None:
+    """The host's row appears with its first worker, which consumes the host's queue."""
+    here.start("worker")
+    with here.central() as db:
+
+        def known() -> list[str]:
+            with db.read() as session:
+                return [host.id for host in session.query(Host) if host.state == "up"]
+
+        wait_for(lambda: known() == ["here"], what="the host's row")
+    ready(here)
+    queues = create(here.settings).control.inspect(timeout=2).active_queues()["worker-1@here"]
+    assert {queue["name"] for queue in queues} == {"inbound", "default", "host.here", "canary.worker-1@here"}
+
+
+def test_a_second_worker_takes_the_next_name_and_waits_to_keep_the_host(here: Installation) -> None:
+    """Several workers of a host are normal; one keeps the host, and another takes over when it dies."""
+    first, second = here.start("worker"), here.start("worker")
+    ready(here, 2)
+    assert all(f'"worker": "worker-{number}@here"' in here.log("worker") for number in (1, 2))
+    wait_for(lambda: here.log("worker").count("keeping_host") == 1, what="one keeper at work")
+    keepers = {worker: named(children(worker.pid), "keeper")[0] for worker in (first, second)}
+    at_work = next(w for w in keepers if holds_lock(keepers[w], here.settings.data_dir / "keeper.lock"))
+    os.killpg(at_work.pid, signal.SIGKILL)
+    wait_for(lambda: here.log("worker").count("keeping_host") == 2, 5, what="the other one takes over")
+
+
+def holds_lock(pid: int, path: Path) -> bool:
+    inode = str(path.stat().st_ino)
+    return any(
+        words[1] == "FLOCK" and words[4] == str(pid) and words[5].endswith(f":{inode}")
+        for words in (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    )
+
+
+def test_a_killed_pool_child_and_a_killed_worker_are_replaced(here: Installation) -> None:
+    """kill -9 of a child or of the Celery process itself costs a restart."""
+    worker = here.start("worker")
+    ready(here)
+    pool = [pid for main in named(children(worker.pid), "worker") for pid in children(main)]
+    os.kill(pool[0], signal.SIGKILL)
+    wait_until_gone([pool[0]])
+    main = next(pid for pid in named(children(worker.pid), "worker") if children(pid))
+    wait_for(lambda: len(children(main)) == here.settings.worker_concurrency, what="the pool is whole again")
+    os.kill(main, signal.SIGKILL)
+    wait_until_gone([main, *pool])
+    ready(here, 2)
+
+
+def test_a_deaf_worker_ends_and_is_started_again(here: Installation) -> None:
+    """A worker that consumes no more although Redis answers notices by its own canary."""
+    here.start("worker")
+    ready(here)
+    app = create(here.settings)
+    for queue in ("inbound", "default", "host.here", "canary.worker-1@here"):
+        app.control.cancel_consumer(queue, reply=True, timeout=2)
+    wait_for(lambda: "worker_consumes_no_more" in here.log("worker"), 15, what="the canary is missed")
+    ready(here, 2)
+
+
+def test_two_beats_are_one(here: Installation) -> None:
+    """Ticks of two beats are claimed: their work is done once per period."""
+    here.start("worker")
+    here.start("beat")
+    here.start("beat")
+    ready(here)
+    client = redis.Redis.from_url(client_url(here.settings.redis_url))
+    with here.central() as db:
+
+        def claimed_at() -> int:
+            with db.read() as session:
+                return (
+                    session.connection()
+                    .exec_driver_sql("SELECT coalesce(max(claimed_at), 0) FROM ticks WHERE name = 'sweep.signals'")
+                    .scalar_one()
+                )
+
+        seen = [wait_for(claimed_at, 20, what="a first tick")]
+        while len(seen) < 6:
+            seen.append(wait_for(lambda: (now := claimed_at()) > seen[-1] and now, 10, what="the next tick"))
+    client.close()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(seen)]
+    assert min(pauses) >= 0.8 * here.settings.sweep_signals_period_s * 1000
+
+
+def test_a_worker_refuses_a_database_without_a_schema(tmp_path: Path, redis_url: str) -> None:
+    """It says what to do, and exits as for a configuration that cannot be used."""
+    done = Installation(tmp_path, redis_url=redis_url).run("worker", code=78)
+    assert "nanotasks db upgrade" in done.stderr

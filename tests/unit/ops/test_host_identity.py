@@ -1,0 +1,41 @@
+"""Which host a machine is: the one it was before it got another name."""
+
+from __future__ import annotations
+
+import pytest
+
+from nanotasks.central import Database
+from nanotasks.central.hosts import Host
+from nanotasks.ops.host_identity import host_id_here
+from nanotasks.settings import Settings, machine_name
+
+
+def know(db: Database, *names: str) -> None:
+    with db.write() as session:
+        session.add_all(Host(id=name, heartbeat_at=0, created_at=0) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("known", "configured", "used"),
+    [
+        ((), None, None),  # the first start
+        (("laptop",), None, "laptop"),  # renamed since
+        (("laptop",), "chosen", "chosen"),  # somebody wants another id
+        (("laptop", "desktop"), None, None),  # nobody can say which of them this is
+    ],
+)
+def test_a_renamed_machine_keeps_its_id(
+    sqlite_central: Database, known: tuple[str, ...], configured: str | None, used: str | None
+) -> None:
+    """A database that belongs to one machine knows what it was called before."""
+    know(sqlite_central, *known)
+    settings = Settings(host_id=configured) if configured else Settings()
+    assert host_id_here(sqlite_central, settings) == (used or machine_name())
+
+
+@pytest.mark.postgres
+def test_a_shared_database_says_nothing_about_this_machine(central: Database) -> None:
+    """On PostgreSQL the only known host may be another machine."""
+    know(central, "laptop")
+    expected = machine_name() if central.dialect == "postgresql" else "laptop"
+    assert host_id_here(central, Settings()) == expected

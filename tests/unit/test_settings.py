@@ -1,0 +1,59 @@
+"""Settings: one place, checked when loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from nanotasks.errors import ConfigError
+from nanotasks.settings import Settings, describe, env_name, load
+
+
+def test_defaults_need_nothing() -> None:
+    """An empty environment is a complete configuration."""
+    settings = load({})
+    assert settings.central_url.startswith("sqlite:///")
+    assert settings.queue == f"host.{settings.host_id}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("NANOTASKS_MAX_CONTAINERS", "many", "valid int"),
+        ("NANOTASKS_BELL_S", "1.5", "valid int"),
+        ("NANOTASKS_FILE_THREADS", "perhaps", "valid bool"),
+        ("NANOTASKS_RUNTIME", "dokcer", "Did you mean docker"),
+        ("NANOTASKS_TIMEZONE", "Mars/Base", "IANA"),
+        ("NANOTASKS_DATA_DIRR", "/x", "Did you mean NANOTASKS_DATA_DIR"),
+    ],
+)
+def test_a_bad_value_names_the_variable_and_the_way_out(name: str, text: str, wanted: str) -> None:
+    """An unreadable value or an unknown name is a configuration error that helps."""
+    with pytest.raises(ConfigError, match=wanted) as caught:
+        load({name: text})
+    assert name in str(caught.value) or wanted == "IANA"
+    assert caught.value.exit_code == 78
+
+
+def test_switches_of_the_tests_are_no_settings() -> None:
+    """What says that a test must not be skipped is nobody else's business."""
+    load({"NANOTASKS_TEST_REQUIRE_DOCKER": "1"})
+
+
+def test_a_child_gets_the_same_settings(tmp_path: Path) -> None:
+    """The environment made from settings loads back to the same settings."""
+    settings = load(
+        {"NANOTASKS_DATA_DIR": str(tmp_path), "NANOTASKS_FILE_THREADS": "yes", "NANOTASKS_MAX_CONTAINERS": "7"}
+    )
+    assert load(settings.environment()) == settings
+
+
+def test_every_setting_has_a_meaning_and_a_unit_where_it_is_a_quantity() -> None:
+    """A number that is not a count says what it counts in."""
+    for spec in dataclasses.fields(Settings):
+        assert spec.metadata["meaning"], spec.name
+        if spec.name.endswith(("_s", "_ms", "_mb", "_kb")):
+            assert spec.metadata["unit"], spec.name
+    assert {row["env"] for row in describe()} == {env_name(spec.name) for spec in dataclasses.fields(Settings)}
