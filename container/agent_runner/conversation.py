@@ -3,6 +3,7 @@
     waiting ──► open ──► result ──► rows + `completed`, one transaction
        ▲          │         └─────► nothing could be delivered: told so once, the answer to that counts
        │          ├─► the query ended: what it was opened with is done, the rest is given back
+       ├──────────┼─► the query broke after an answer, before it took up what was pushed meanwhile: asked anew
        └── pause ─┴─► the query failed: tried again by class of error, the rest is given back
                         └─► gave up: `Error: …` to those who asked, `completed`, one transaction
 
@@ -123,6 +124,8 @@ class Conversation:
         if stream is not self._stream:
             return
         self._heartbeat.touch()
+        if self._turns.open and not isinstance(event, Failed | Ended):
+            self._turns.open[0].begun = True
         match event:
             case Init():
                 self._ledger.commit(Change(continuation=event.continuation), self._turns.current())
@@ -195,7 +198,9 @@ class Conversation:
             self._close_after_end()
             return
         current, *others = self._turns.open
-        pause = pause_before_retry(error, kind, current.failures, self._backoff)
+        # It was lost while idle, and what came meanwhile only met the loss; a second failure is its own.
+        untouched = not (current.opened_query or current.begun)
+        pause = 0.0 if untouched else pause_before_retry(error, kind, current.failures, self._backoff)
         released = [row_id for batch in others for row_id in batch.ids]
         change = Change(released=released, forget=kind == SESSION)
         if pause is None:
@@ -206,7 +211,8 @@ class Conversation:
         log.warning("turn_failed", ids=current.ids, kind=kind, error=error, retry_in_s=pause, released=released)
         self._close_after_end()
         if pause is not None:
-            current.failures.append(kind)
+            if not untouched:
+                current.failures.append(kind)
             self._turns.waiting.appendleft(current)
             self._not_before = time.monotonic() + pause
 

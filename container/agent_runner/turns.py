@@ -16,7 +16,11 @@ from agent_runner.rows import InboundRow
 
 
 class Batch:
-    """Rows that are prompted and acknowledged together. `overtaken` are ids that are acknowledged with them."""
+    """Rows that are prompted and acknowledged together. `overtaken` are ids that are acknowledged with them.
+
+    `opened_query`: its prompt opened the query; otherwise it was pushed into one. `begun`: the provider has sent an
+    event while this batch was the one being answered.
+    """
 
     def __init__(self, rows: Sequence[InboundRow], prompt: Prompt, overtaken: Sequence[str] = ()) -> None:
         self.rows = tuple(rows)
@@ -25,6 +29,7 @@ class Batch:
         self.failures: list[str] = []
         self.nudged = False
         self.opened_query = False
+        self.begun = False
 
     @property
     def ids(self) -> list[str]:
@@ -48,6 +53,7 @@ def merged(batches: Sequence[Batch]) -> Batch:
     whole = Batch(rows, batches[0].prompt, [row_id for batch in batches for row_id in batch.overtaken])
     whole.nudged = any(batch.nudged for batch in batches)
     whole.opened_query = any(batch.opened_query for batch in batches)
+    whole.begun = any(batch.begun for batch in batches)
     return whole
 
 

@@ -525,6 +525,32 @@ def test_trouble_between_turns_concerns_nobody(session: SessionByHand, start: St
     assert session.texts() == ["ok", "ok"]
 
 
+def test_a_message_that_met_the_loss_of_a_query_is_asked_anew(session: SessionByHand, start: Start, gate: Gate) -> None:
+    """It was pushed when the query was already lost: that failure is not its own."""
+    turns: list[list[Any]] = [[OK, gate, ValueError("lost")], [OK]]
+    provider = ScriptedProvider(lambda text: turns.pop(0))
+    start(provider)
+    session.wait_done(session.post())
+    assert gate.entered.wait(5)
+    second = session.post()
+    session.wait(lambda: len(provider.prompts) == 2, "a push")
+    gate.open()
+    session.wait_done(second)
+    assert session.texts() == ["ok", "ok"]
+    assert len(provider.queries) == 2
+
+
+def test_a_pushed_message_that_fails_twice_is_an_error(session: SessionByHand, start: Start) -> None:
+    """The second failure, of a query of its own, is told."""
+    turns: list[list[Any]] = [[OK], [ValueError("refused")], [ValueError("refused")], [OK]]
+    provider = ScriptedProvider(lambda text: turns.pop(0))
+    start(provider)
+    session.wait_done(session.post())
+    session.wait_done(session.post())
+    session.wait_done(session.post())
+    assert session.texts() == ["ok", "Error: refused", "ok"]
+
+
 def test_new_destinations_are_told_to_the_model(session: SessionByHand, start: Start) -> None:
     """The next turn has a system prompt that lists them, in the same conversation."""
     session.destinations(FAMILY)
