@@ -89,6 +89,11 @@ class Reader:
         bound["taken"] = json.dumps([row.id for row in rows])
         return Due(rows, tuple(row[0] for row in self._db.execute(statement("overtaken_context"), bound)))
 
+    def next_due(self) -> float | None:
+        """When the next of the later rows becomes due, in seconds since 1970."""
+        found = self._db.execute(SQL["next_due"]).fetchone()[0]
+        return None if found is None else float(found)
+
     def destinations(self) -> tuple[Destination, ...]:
         """Where the agent may write, by name."""
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from math import inf
 
 from agent_runner import log, replies
 from agent_runner.batching import Due
@@ -46,16 +48,23 @@ class Intake:
         self._scripts = scripts
         self._post = post
         self._native_commands = native_commands
+        self._next_due: float | None = None
+
+    def due_in(self) -> float:
+        """Seconds until a row becomes due by its time alone, as far as the last look knew."""
+        return inf if self._next_due is None else max(0.0, self._next_due - time.time())
 
     def look(self) -> bool:
         """Claim what is due. True when there may be more that can be taken now.
 
         Raises `sqlite3.OperationalError` when a file cannot be read or written at the moment.
         """
+        self._next_due = None
         if self._turns.waiting or self._conversation.ending or len(self._turns) >= MAX_CLAIMED:
             return False
         with self._inbound.open() as reader:
             due = self._inbound.due(reader, self._config.max_messages)
+            self._next_due = reader.next_due()
             if not due.rows:
                 return False
             destinations, session = reader.destinations(), reader.session_routing()

@@ -2,7 +2,7 @@
 
     wake ──► letters of other threads (provider events, scripts) ──► look for due rows ──► wait
       ▲                                                                                      │
-      └──── a commit in inbound.db, a letter, a signal, or the time for the next look ◄──────┘
+      └──── a commit in inbound.db, a letter, a signal, a due time, or a look now and then ◄─┘
 
 `intake` claims, `conversation` has things answered, `ledger` writes. A query stays open between turns; rows that
 arrive while one runs are pushed into it and acknowledged with the turn that answers them.
@@ -122,7 +122,7 @@ class Runner:
             if retry:
                 self._heartbeat.touch()  # waiting on purpose is not being stuck
             return min(TURN_LOOK_S, retry or TURN_LOOK_S)
-        return IDLE_LOOK_S
+        return min(IDLE_LOOK_S, self._intake.due_in())
 
     def _post(self, letter: Callable[[], None]) -> None:
         """Have the loop call `letter`. From any thread."""

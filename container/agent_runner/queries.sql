@@ -32,6 +32,11 @@ SELECT m.id
    AND m.id NOT IN (SELECT value FROM json_each(:taken))
    AND NOT EXISTS (SELECT 1 FROM acks.processing_ack AS a WHERE a.message_id = m.id);
 
+-- When the next row becomes due, in seconds since 1970: due times count to the second.
+-- name: next_due
+SELECT min(CAST(strftime('%s', process_after) AS INTEGER)) FROM messages_in
+ WHERE status = 'pending' AND kind <> 'system' AND datetime(process_after) > datetime('now');
+
 -- name: wake_ids
 SELECT id FROM messages_in WHERE status = 'pending' AND on_wake <> 0;
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -79,9 +79,9 @@ class Database:
         self.engine.dispose()
 
 
-def rows_changed(session: Session, statement: Executable) -> int:
+def rows_changed(db: Session | Connection, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
     """Run an UPDATE or DELETE and say how many rows it changed; a claim or a finish that changed none has lost."""
-    return cast(CursorResult[Any], session.execute(statement)).rowcount
+    return cast(CursorResult[Any], db.execute(statement, parameters)).rowcount
 
 
 def _parsed(url: str) -> URL:

@@ -8,17 +8,58 @@ ones too.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from nanotasks.central.base import dumps
+from nanotasks.central.base import dumps, table_of
 from nanotasks.central.deliveries import Delivery, MailboxItem
 from nanotasks.central.engine import insert_missing, rows_changed
 from nanotasks.central.groups import AgentGroup
+
+_items = table_of(MailboxItem)
+_item = _items.c
+_deliveries, _groups = table_of(Delivery), table_of(AgentGroup)
+
+_NUMBER = select(_item.id).where(_item.delivery_id == bindparam("delivery_id"))
+_LAST = select(func.max(_item.id))
+_UNSHOWN = (
+    select(_item.id, _item.platform_id, _item.delivery_id)
+    .where(
+        _item.channel_type == bindparam("channel_type"),
+        _item.platform_id.in_(bindparam("platform_ids", expanding=True)),
+        _item.shown_at.is_(None),
+    )
+    .order_by(_item.id)
+    .limit(bindparam("at_most"))
+)
+_LETTERS = (
+    select(
+        _item.id,
+        _item.delivery_id,
+        _item.platform_id,
+        _item.kind,
+        _item.content,
+        _item.files,
+        _item.created_at,
+        _groups.c.name,
+    )
+    .outerjoin_from(_items, _deliveries, _deliveries.c.id == _item.delivery_id)
+    .outerjoin(_groups, _groups.c.id == _deliveries.c.agent_group_id)
+    .order_by(_item.id)
+)
+_NEWER = _LETTERS.where(_item.channel_type == bindparam("channel_type"), _item.id > bindparam("after")).limit(
+    bindparam("at_most")
+)
+_THESE = _LETTERS.where(_item.id.in_(bindparam("items", expanding=True)))
+_MARK_SHOWN = (
+    update(_items)
+    .where(_item.id.in_(bindparam("items", expanding=True)), _item.shown_at.is_(None))
+    .values(shown_at=bindparam("now"))
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +77,7 @@ class Letter:
 
 
 def put(
-    session: Session,
+    db: Session | Connection,
     *,
     channel_type: str,
     platform_id: str,
@@ -58,71 +99,40 @@ def put(
         "files": dumps(files),
         "created_at": now,
     }
-    session.execute(insert_missing(session, MailboxItem).values(values))
-    return session.scalars(select(MailboxItem.id).where(MailboxItem.delivery_id == delivery_id)).one()
+    db.execute(insert_missing(db, MailboxItem), values)
+    return int(db.execute(_NUMBER, {"delivery_id": delivery_id}).scalar_one())
 
 
-def last_item(session: Session) -> int:
+def last_item(db: Session | Connection) -> int:
     """The highest number so far, 0 for an empty mailbox."""
-    return session.scalar(select(func.max(MailboxItem.id))) or 0
+    return db.execute(_LAST).scalar() or 0
 
 
 def unshown(
-    session: Session, channel_type: str, platform_ids: Collection[str], limit: int
+    db: Session | Connection, channel_type: str, platform_ids: Collection[str], limit: int
 ) -> list[tuple[int, str, str]]:
     """The oldest items of these chats that nobody has seen: number, platform_id, delivery_id."""
-    rows = session.execute(
-        select(MailboxItem.id, MailboxItem.platform_id, MailboxItem.delivery_id)
-        .where(
-            MailboxItem.channel_type == channel_type,
-            MailboxItem.platform_id.in_(platform_ids),
-            MailboxItem.shown_at.is_(None),
-        )
-        .order_by(MailboxItem.id)
-        .limit(limit)
-    )
-    return [(item, platform_id, delivery_id) for item, platform_id, delivery_id in rows]
+    wanted = {"channel_type": channel_type, "platform_ids": list(platform_ids), "at_most": limit}
+    return [(item, platform_id, delivery_id) for item, platform_id, delivery_id in db.execute(_UNSHOWN, wanted)]
 
 
-def newer(session: Session, channel_type: str, after: int, limit: int) -> list[Letter]:
+def newer(db: Session | Connection, channel_type: str, after: int, limit: int) -> list[Letter]:
     """The oldest items of a channel that came after number `after`, of any chat, seen or not."""
-    return _letters(
-        session, select(MailboxItem).where(MailboxItem.channel_type == channel_type, MailboxItem.id > after), limit
-    )
+    return _letters(db.execute(_NEWER, {"channel_type": channel_type, "after": after, "at_most": limit}))
 
 
-def letters(session: Session, items: Collection[int]) -> list[Letter]:
+def letters(db: Session | Connection, items: Collection[int]) -> list[Letter]:
     """These items, oldest first."""
-    return _letters(session, select(MailboxItem).where(MailboxItem.id.in_(items)), len(items))
+    return _letters(db.execute(_THESE, {"items": list(items)}))
 
 
-def mark_shown(session: Session, items: Collection[int], now: int) -> int:
+def mark_shown(db: Session | Connection, items: Collection[int], now: int) -> int:
     """Somebody has seen these items; returns how many were news."""
-    return rows_changed(
-        session,
-        update(MailboxItem).where(MailboxItem.id.in_(items), MailboxItem.shown_at.is_(None)).values(shown_at=now),
-    )
+    return rows_changed(db, _MARK_SHOWN, {"items": list(items), "now": now})
 
 
-def _letters(session: Session, query: Select[MailboxItem], limit: int) -> list[Letter]:
-    rows = session.execute(
-        query.add_columns(AgentGroup.name)
-        .outerjoin(Delivery, Delivery.id == MailboxItem.delivery_id)
-        .outerjoin(AgentGroup, AgentGroup.id == Delivery.agent_group_id)
-        .order_by(MailboxItem.id)
-        .limit(limit)
-    )
-    return [_letter(item, agent) for item, agent in rows]
-
-
-def _letter(item: MailboxItem, agent: str | None) -> Letter:
-    return Letter(
-        item=item.id,
-        delivery_id=item.delivery_id,
-        platform_id=item.platform_id,
-        kind=item.kind,
-        content=json.loads(item.content),
-        files=json.loads(item.files),
-        created_at=item.created_at,
-        agent=agent,
-    )
+def _letters(rows: Iterable[Any]) -> list[Letter]:
+    return [
+        Letter(item, delivery_id, platform_id, kind, json.loads(content), json.loads(files), created_at, agent)
+        for item, delivery_id, platform_id, kind, content, files, created_at, agent in rows
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from nanotasks.central.deliveries import OPEN_STATES, Delivery
@@ -24,10 +24,10 @@ class Progress:
     is_delivering: bool = False
 
 
-def of_events(session: Session, event_ids: Collection[str]) -> dict[str, Progress]:
+def of_events(db: Session | Connection, event_ids: Collection[str]) -> dict[str, Progress]:
     """The progress of each event that exists."""
     found: dict[str, Progress] = {}
-    for event_id, state, error, reason, route_state, delivering in session.execute(_QUERY, {"ids": list(event_ids)}):
+    for event_id, state, error, reason, route_state, delivering in db.execute(_QUERY, {"ids": list(event_ids)}):
         progress = found.setdefault(event_id, Progress(state, reason or error))
         if route_state is not None:
             progress.route_states.append(route_state)

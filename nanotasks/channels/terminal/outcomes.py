@@ -110,5 +110,5 @@ class Outcomes:
         self._news.clear()
 
     def _progress(self, event_ids: Collection[str]) -> dict[str, progress.Progress]:
-        with self._central.read() as session:
-            return progress.of_events(session, event_ids)
+        with self._central.read_core() as connection:
+            return progress.of_events(connection, event_ids)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from math import inf
 
 from nanotasks import logs
 from nanotasks.central import Database, mailbox
@@ -24,6 +25,8 @@ from nanotasks.clock import now_ms
 _log = logs.get("terminal")
 
 LOOK_S = 1.0
+# Under load one look brings what several pokes told of; a poke after a pause is looked at at once.
+_LOOKS_APART_S = 0.01
 _CONFIRM_S = 0.1
 _BATCH = 200
 _UNSHOWN_LIMIT = 5000
@@ -41,6 +44,8 @@ class Postman:
         self._last_item = 0
         self._round = asyncio.Lock()
         self._news = asyncio.Event()
+        self._has_news = True
+        self._bring_at = 0.0
         self._check_at = 0.0
         self._write_at = 0.0
 
@@ -56,6 +61,7 @@ class Postman:
 
     def look(self) -> None:
         """Something may have come."""
+        self._has_news = True
         self._news.set()
 
     async def join(self, chat: str, tray: Tray, greet: Callable[[int], None]) -> None:
@@ -100,16 +106,24 @@ class Postman:
             await self._write_confirmed()
 
     async def _work(self) -> None:
-        await self.bring()
+        checking = time.monotonic() >= self._check_at
+        if checking or (self._has_news and time.monotonic() >= self._bring_at):
+            self._has_news = False
+            self._bring_at = time.monotonic() + _LOOKS_APART_S
+            await self.bring()
         if self._confirmed and time.monotonic() >= self._write_at:
             await self.finish()
-        if time.monotonic() >= self._check_at:
+        if checking:
             async with self._round:
                 await self._bring_unshown()
             self._check_at = time.monotonic() + LOOK_S
 
     async def _rest(self) -> None:
-        until = min(self._check_at, self._write_at) if self._confirmed else self._check_at
+        until = min(
+            self._check_at,
+            self._write_at if self._confirmed else inf,
+            self._bring_at if self._has_news else inf,
+        )
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 await self._news.wait()
@@ -141,21 +155,21 @@ class Postman:
             self._confirmed -= items
 
     def _backlog(self, chat: str) -> tuple[int, int]:
-        with self._central.read() as session:
-            return mailbox.last_item(session), len(mailbox.unshown(session, CHANNEL, [chat], _UNSHOWN_LIMIT))
+        with self._central.read_core() as connection:
+            return mailbox.last_item(connection), len(mailbox.unshown(connection, CHANNEL, [chat], _UNSHOWN_LIMIT))
 
     def _newer(self, after: int) -> list[Letter]:
-        with self._central.read() as session:
-            return mailbox.newer(session, CHANNEL, after, _BATCH)
+        with self._central.read_core() as connection:
+            return mailbox.newer(connection, CHANNEL, after, _BATCH)
 
     def _unshown(self, chats: Collection[str]) -> list[tuple[int, str, str]]:
-        with self._central.read() as session:
-            return mailbox.unshown(session, CHANNEL, chats, _UNSHOWN_LIMIT)
+        with self._central.read_core() as connection:
+            return mailbox.unshown(connection, CHANNEL, chats, _UNSHOWN_LIMIT)
 
     def _letters(self, items: Collection[int]) -> list[Letter]:
-        with self._central.read() as session:
-            return mailbox.letters(session, items)
+        with self._central.read_core() as connection:
+            return mailbox.letters(connection, items)
 
     def _mark_shown(self, items: Collection[int]) -> None:
-        with self._central.write() as session:
-            mailbox.mark_shown(session, items, now_ms())
+        with self._central.write_core() as connection:
+            mailbox.mark_shown(connection, items, now_ms())

@@ -27,9 +27,9 @@ class TerminalSender:
         address = message.address
         try:
             files = self._keep(message)
-            with database(self._settings).write() as session:
+            with database(self._settings).write_core() as connection:
                 item = mailbox.put(
-                    session,
+                    connection,
                     channel_type=CHANNEL,
                     platform_id=address.platform_id,
                     thread_id=address.thread_id,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -636,14 +638,22 @@ def test_without_inotify_messages_are_found_by_looking(session: SessionByHand, s
     session.wait_done(session.post(), seconds=3)
 
 
-def test_a_message_becomes_due_without_a_commit(session: SessionByHand, start: Start) -> None:
-    """Looking goes on beside inotify."""
-    import datetime
+def test_a_message_is_taken_when_its_time_comes(session: SessionByHand, start: Start) -> None:
+    """The loop wakes for it, and not only at its next look; due times count to the second (NanoClaw 2's rule)."""
+    taken: list[float] = []
 
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
-    row = session.post(process_after=soon.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
-    start(ScriptedProvider(lambda text: [OK]))
-    session.wait_done(row, seconds=5)
+    def script(text: str) -> list[Any]:
+        taken.append(time.time())
+        return [OK]
+
+    start(ScriptedProvider(script))
+    first = int(time.time()) + 2
+    due = [datetime.datetime.fromtimestamp(first + later, datetime.UTC) for later in range(3)]
+    rows = [session.post(process_after=at.strftime("%Y-%m-%dT%H:%M:%S.700Z")) for at in due]
+    session.wait_done(*rows)
+    late = [at - (first + later) for later, at in enumerate(taken)]
+    assert len(late) == 3
+    assert all(0 <= one < 0.3 for one in late), late
 
 
 def test_a_stop_leaves_the_claim(session: SessionByHand, start: Start, gate: Gate) -> None:
