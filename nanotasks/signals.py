@@ -7,6 +7,10 @@ its way (`ring`, `poke`) never block.
     ring      after the commit: `SET bell NX EX`, and only if it was set, send the Celery message that says "look".
               A failed send takes the bell off again and is tried later.
     answered  the task's first act: take the bell off, so that what is committed from now on rings again.
+    answer    the same for the kinds that ring with every message. All that ring one queue share a bell, and who rang
+              stands in a set beside it; so one Celery message is under way for all of them, and under load a task
+              works off many. The ids that a task took are kept under its id until it has done them: a task that is
+              killed is sent again, and goes on with them.
     poke      tell whoever listens now (a chat window that waits for an answer); nobody listening is fine.
     listen    the other end; after a broken connection it says so, and the listener looks at its rows once.
     wait_for_token   a token bucket shared by all processes of the installation.
@@ -19,21 +23,50 @@ import json
 import os
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import redis
+from billiard.exceptions import SoftTimeLimitExceeded
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from nanotasks import logs
+from nanotasks.errors import DependencyDownError
 from nanotasks.sender import BackgroundSender, Counts, Unreachable
 from nanotasks.settings import settings
+
+_log = logs.get("signals")
 
 _PREFIX = "nanotasks"
 _CONNECT_TIMEOUT_S = 2.0
 _COMMAND_TIMEOUT_S = 5.0
 _EXIT_FLUSH_S = 2.0
 _POLL_S = 0.5
+
+# Each caller costs a round trip in four; more would wait behind a slow one although another task has time.
+_CALLERS_AT_ONCE = 4
+# A task that has worked off callers for so long leaves the rest to a new one: other tasks want their turn.
+_ANSWERING_S = 0.1
+_GATHERED = frozenset({"route", "append", "deliver"})
+
+# KEYS: the callers, those in this task's hands, the bell. ARGV: how many, seconds to keep them, the task's own caller
+# in its first call. Whoever rings from then on sets the bell anew.
+_TAKE_CALLERS = """
+if ARGV[3] ~= '' then
+  redis.call('DEL', KEYS[3])
+  redis.call('SREM', KEYS[1], ARGV[3])
+  local left = redis.call('SMEMBERS', KEYS[2])
+  if #left > 0 then return left end
+end
+redis.call('DEL', KEYS[2])
+local taken = redis.call('SPOP', KEYS[1], ARGV[1])
+if #taken > 0 then
+  redis.call('SADD', KEYS[2], unpack(taken))
+  redis.call('EXPIRE', KEYS[2], ARGV[2])
+end
+return taken
+"""
 
 _TAKE_TOKEN = """
 local now = redis.call('TIME')
@@ -79,6 +112,34 @@ def answered(kind: str, *ids: Any) -> None:
         _redis().delete(_bell(kind, ids))
     except redis.RedisError:
         pass  # the bell runs out by itself
+
+
+def answer(work: Callable[..., None], kind: str, *ids: Any, task_id: str) -> None:
+    """Answer a `route`, `append` or `deliver`: `work` for the signal's own ids, then for all that rang meanwhile.
+
+    Goes on until nobody is left, or for a moment; then the rest is signalled anew. Where `work` fails the others
+    are worked off all the same, and the first failure is raised at the end; but not while the central database is
+    away. `task_id` is the Celery task's.
+    """
+    until = time.monotonic() + _ANSWERING_S
+    failures: list[Exception] = []
+    taken = [ids, *_take_callers(kind, ids, task_id, own=_member(ids))]
+    while taken:
+        for caller in taken:
+            try:
+                work(*caller)
+            except (DependencyDownError, SoftTimeLimitExceeded):
+                raise
+            except Exception as error:
+                _log.warning("caller_failed", kind=kind, ids=list(caller), error=repr(error))
+                failures.append(error)
+        if time.monotonic() > until:
+            _forget_in_hand(task_id)
+            ring(kind, *ids, force=True)
+            break
+        taken = _take_callers(kind, ids, task_id)
+    if failures:
+        raise failures[0]
 
 
 def poke(topic: str, payload: Mapping[str, Any] | None = None) -> None:
@@ -127,8 +188,9 @@ def forget_host(host_id: str) -> None:
     """Empty the queue of a host that is down: what it says is in the database, and the list would only grow."""
     from nanotasks.celery_app import host_queue
 
+    queue = host_queue(host_id)
     try:
-        _redis().delete(host_queue(host_id))
+        _redis().delete(queue, *(_callers_key(kind, queue) for kind in sorted(_GATHERED)))
     except redis.RedisError:
         pass
 
@@ -165,10 +227,43 @@ def client_url(broker_url: str) -> str:
     return f"{'unix' if scheme == 'redis+socket' else scheme}{found}{rest}"
 
 
+def _take_callers(kind: str, ids: tuple[Any, ...], task_id: str, own: str = "") -> list[tuple[Any, ...]]:
+    keys = (_callers_key(kind, _queue(kind, ids)), _in_hand_key(task_id), _bell(kind, ids))
+    try:
+        taken = _redis().eval(_TAKE_CALLERS, len(keys), *keys, _CALLERS_AT_ONCE, settings().signal_expires_s, own)
+    except redis.RedisError:
+        return []
+    return [tuple(json.loads(member)) for member in cast(list[bytes], taken)]
+
+
+def _forget_in_hand(task_id: str) -> None:
+    try:
+        _redis().delete(_in_hand_key(task_id))
+    except redis.RedisError:
+        pass
+
+
+def _in_hand_key(task_id: str) -> str:
+    return f"{_PREFIX}:in-hand:{task_id}"
+
+
 def _bell(kind: str, ids: tuple[Any, ...]) -> str:
-    # Signals to a host's queue are known by the session or delivery alone; a chat needs both of its ids.
-    named = ids if kind == "route" else ids[:1]
-    return f"{_PREFIX}:bell:{kind}:" + "|".join(str(part) for part in named)
+    # A signal of one session is known by the session alone.
+    return f"{_PREFIX}:bell:{kind}:{_queue(kind, ids) if kind in _GATHERED else ids[0]}"
+
+
+def _callers_key(kind: str, queue: str) -> str:
+    return f"{_PREFIX}:callers:{kind}:{queue}"
+
+
+def _queue(kind: str, ids: tuple[Any, ...]) -> str:
+    from nanotasks.celery_app import SIGNALS
+
+    return SIGNALS[kind](*ids).queue
+
+
+def _member(ids: tuple[Any, ...]) -> str:
+    return json.dumps(ids, ensure_ascii=False)
 
 
 def _send(item: Hashable) -> None:
@@ -186,9 +281,8 @@ def _publish_poke(item: _Poke) -> None:
 
 
 def _publish_ring(item: _Ring) -> None:
-    bell = _bell(item.kind, item.ids)
     try:
-        if not _redis().set(bell, "1", nx=not item.force, ex=settings().bell_s) and not item.force:
+        if not _set_bell(item):
             return
     except redis.RedisError as error:
         raise Unreachable from error
@@ -197,6 +291,17 @@ def _publish_ring(item: _Ring) -> None:
     except BaseException:
         answered(item.kind, *item.ids)
         raise
+
+
+def _set_bell(item: _Ring) -> bool:
+    """Whether a message is to be sent: the bell did not ring yet, or nobody asks it."""
+    with _redis().pipeline() as pipe:
+        if item.kind in _GATHERED and not item.force:
+            key = _callers_key(item.kind, _queue(item.kind, item.ids))
+            pipe.sadd(key, _member(item.ids))
+            pipe.expire(key, settings().signal_expires_s)
+        pipe.set(_bell(item.kind, item.ids), "1", nx=not item.force, ex=settings().bell_s)
+        return bool(pipe.execute()[-1]) or item.force
 
 
 def _publish_message(item: _Ring) -> None:

@@ -32,12 +32,15 @@ class DeliveryDeadError(NanotasksError):
 
 @app.task(name="deliver.session", bind=True)
 def deliver_session(self: Any, session_id: str, *_later: object) -> None:
-    """Deliver what a session's agent wrote, as far as that is possible now."""
-    signals.answered("deliver", session_id)
+    """Deliver what a session's agent wrote, as far as that is possible now, and the same for all that rang since."""
     config = settings()
-    drained = service.deliver_session(database(config), config, session_id, task_id=self.request.id)
-    for kind, *ids in drained.signals:
-        signals.ring(kind, *ids)
+
+    def deliver(one: str, _host_id: str) -> None:
+        drained = service.deliver_session(database(config), config, one, task_id=self.request.id)
+        for kind, *ids in drained.signals:
+            signals.ring(kind, *ids)
+
+    signals.answer(deliver, "deliver", session_id, config.host_id, task_id=self.request.id)
 
 
 @app.task(name="deliver.attempt", bind=True)

@@ -7,6 +7,7 @@ message. A session whose agent runs is not woken: the agent sees its new rows by
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from nanotasks import logs, signals
 from nanotasks.celery_app import app
@@ -21,10 +22,22 @@ from nanotasks.settings import Settings, settings
 _log = logs.get("intake")
 
 
-@app.task(name="intake.route")
-def route(channel_type: str, platform_id: str, *_later: object) -> None:
-    """Route everything that is pending in one chat, and pass it on to the sessions."""
-    signals.answered("route", channel_type, platform_id)
+@app.task(name="intake.route", bind=True)
+def route(self: Any, channel_type: str, platform_id: str, *_later: object) -> None:
+    """Route what is pending in one chat and pass it on to the sessions; and the same for all chats that rang since."""
+    signals.answer(_route, "route", channel_type, platform_id, task_id=self.request.id)
+
+
+@app.task(name="intake.append", bind=True)
+def append_to_session(self: Any, session_id: str, *_later: object) -> None:
+    """Append what waits for one session of this host, and for all that rang since."""
+    config = settings()
+    signals.answer(
+        lambda one, _host_id: _append(config, one), "append", session_id, config.host_id, task_id=self.request.id
+    )
+
+
+def _route(channel_type: str, platform_id: str) -> None:
     config = settings()
     result = service.route_chat(
         database(config),
@@ -45,13 +58,6 @@ def route(channel_type: str, platform_id: str, *_later: object) -> None:
         _show_typing(target)
     if result.more:
         signals.ring("route", channel_type, platform_id)
-
-
-@app.task(name="intake.append")
-def append_to_session(session_id: str, *_later: object) -> None:
-    """Append what waits for one session of this host."""
-    signals.answered("append", session_id)
-    _append(settings(), session_id)
 
 
 def _append(config: Settings, session_id: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from nanotasks import celery_app, signals
+from nanotasks.errors import DependencyDownError
 from nanotasks.settings import Settings
 from nanotasks.testing import wait_for
 
@@ -51,7 +52,7 @@ def test_a_bell_that_rings_already_sends_nothing(broker: redis.Redis) -> None:
         signals.ring("route", "file", "room")
         assert signals.flush(5)
     assert len(queued(broker, "inbound")) == 1
-    assert 0 < broker.ttl("nanotasks:bell:route:file|room") <= 5
+    assert 0 < broker.ttl("nanotasks:bell:route:inbound") <= 5
 
 
 def test_an_answered_bell_rings_again(broker: redis.Redis) -> None:
@@ -178,17 +179,126 @@ def test_a_forked_child_signals_by_itself(broker: redis.Redis) -> None:
     if pid == 0:
         status = 1
         try:
-            signals.ring("route", "file", "child")
+            signals.ring("wake", "s1", "a")
             status = 0 if signals.flush(5) else 2
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
-    assert len(queued(broker, "inbound")) == 2
+    assert (len(queued(broker, "inbound")), len(queued(broker, "host.a"))) == (1, 1)
 
 
 def test_the_queue_of_a_host_that_is_down_is_emptied(broker: redis.Redis) -> None:
     """Signals to a dead host do not pile up."""
     signals.ring("wake", "s1", "gone")
     assert signals.flush(5)
+    signals.ring("deliver", "s1", "gone")
+    assert signals.flush(5)
     signals.forget_host("gone")
     assert queued(broker, "host.gone") == []
+    assert broker.keys("nanotasks:callers:*") == []
+
+
+# Signals that one message stands for
+
+
+def ring_chats(*chats: str) -> None:
+    for chat in chats:
+        signals.ring("route", "file", chat)
+    assert signals.flush(5)
+
+
+def test_one_message_stands_for_all_that_rang(broker: redis.Redis) -> None:
+    """However many chats have something to route, one message is under way; its task works off all of them."""
+    ring_chats(*(f"c{number}" for number in range(10)))
+    assert len(queued(broker, "inbound")) == 1
+    seen: list[str] = []
+    signals.answer(lambda _channel, chat: seen.append(chat), "route", "file", "c0", task_id="t1")
+    assert sorted(seen) == [f"c{number}" for number in range(10)]
+    assert seen[0] == "c0"
+    assert broker.keys("nanotasks:*") == []
+
+
+def test_who_rings_while_a_task_works_is_signalled_anew_and_may_be_taken_by_it(broker: redis.Redis) -> None:
+    """Another task may be free for it; whoever is first takes it."""
+    ring_chats("c0")
+    seen: list[str] = []
+
+    def work(_channel: str, chat: str) -> None:
+        seen.append(chat)
+        if chat == "c0":
+            ring_chats("c1")
+
+    signals.answer(work, "route", "file", "c0", task_id="t1")
+    assert seen == ["c0", "c1"]
+    assert len(queued(broker, "inbound")) == 2
+
+
+def test_a_task_that_was_killed_goes_on_with_what_it_had_in_hand(broker: redis.Redis) -> None:
+    """Its message is sent again under the same id; those it had taken have nobody else."""
+    ring_chats("c0", "c1", "c2")
+
+    class Killed(BaseException): ...
+
+    def die(_channel: str, _chat: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        signals.answer(die, "route", "file", "c0", task_id="t1")
+    assert broker.keys("nanotasks:callers:*") == []
+    seen: list[str] = []
+    signals.answer(lambda _channel, chat: seen.append(chat), "route", "file", "c0", task_id="t1")
+    assert sorted(seen) == ["c0", "c1", "c2"]
+
+
+def test_a_caller_whose_work_fails_does_not_hold_up_the_others(broker: redis.Redis) -> None:
+    """Its failure is the task's, once all have had their turn."""
+    ring_chats("c0", "c1", "c2")
+    seen: list[str] = []
+
+    def work(_channel: str, chat: str) -> None:
+        seen.append(chat)
+        if chat == "c0":
+            raise ValueError("poison")
+
+    with pytest.raises(ValueError, match="poison"):
+        signals.answer(work, "route", "file", "c0", task_id="t1")
+    assert sorted(seen) == ["c0", "c1", "c2"]
+
+
+def test_without_the_central_database_nobody_else_is_tried(broker: redis.Redis) -> None:
+    """Each would wait as long for the same answer; the sweeps signal them again."""
+    ring_chats("c0", "c1")
+    seen: list[str] = []
+
+    def work(_channel: str, chat: str) -> None:
+        seen.append(chat)
+        raise DependencyDownError("away")
+
+    with pytest.raises(DependencyDownError):
+        signals.answer(work, "route", "file", "c0", task_id="t1")
+    assert seen == ["c0"]
+
+
+def test_a_task_that_has_worked_for_long_leaves_the_rest_to_another(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task is short; what is left is signalled again."""
+    monkeypatch.setattr(signals, "_ANSWERING_S", 0.0)
+    ring_chats(*(f"c{number}" for number in range(20)))
+    seen: list[str] = []
+    signals.answer(lambda _channel, chat: seen.append(chat), "route", "file", "c0", task_id="t1")
+    assert signals.flush(5)
+    assert 0 < len(seen) < 20
+    assert len(queued(broker, "inbound")) == 2
+    rest: list[str] = []
+    while len(seen) + len(set(rest) - {"c0"}) < 20:
+        signals.answer(lambda _channel, chat: rest.append(chat), "route", "file", "c0", task_id="t2")
+    assert {*seen, *rest} == {f"c{number}" for number in range(20)}
+
+
+def test_an_answer_without_redis_does_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may go away between the message and the task."""
+    use(Settings(redis_url=f"redis+socket://{tmp_path}/none.sock"), monkeypatch)
+    seen: list[str] = []
+    signals.answer(lambda _channel, chat: seen.append(chat), "route", "file", "c0", task_id="t1")
+    assert seen == ["c0"]
