@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
+from nanotasks.central.base import in_states
 from nanotasks.central.deliveries import OPEN_STATES, Delivery
 from nanotasks.central.events import Drop, InboundEvent, InboundRoute
 
@@ -36,12 +37,10 @@ def of_events(db: Session | Connection, event_ids: Collection[str]) -> dict[str,
 
 
 def _query() -> Select[Any]:
-    # The states are written into the statement: with parameters SQLite would not see that the partial index fits.
-    open_states: Any = bindparam("open_states", OPEN_STATES, expanding=True, literal_execute=True)
     lane = InboundRoute.session_id.concat("|" + InboundEvent.channel_type).concat("|" + InboundEvent.platform_id)
     delivering = (
         select(func.count())
-        .where(Delivery.lane == lane, Delivery.state.in_(open_states), Delivery.state != "parked")
+        .where(Delivery.lane == lane, in_states("deliveries", *OPEN_STATES), Delivery.state != "parked")
         .correlate(InboundEvent, InboundRoute)
         .scalar_subquery()
     )

@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import bindparam, exists, select
 
-from nanotasks.central.base import table_of
+from nanotasks.central.base import in_states, table_of
 from nanotasks.central.chats import Chat
 from nanotasks.central.engine import Database
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
-from nanotasks.deliver.ledger import Ledger, deliveries, in_states
+from nanotasks.deliver.ledger import Ledger, deliveries
 from nanotasks.domain.delivery import Patience
 from nanotasks.owners import this_owner
 from nanotasks.session.layout import SessionFolder

@@ -24,14 +24,13 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal_column,
     select,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from nanotasks import logs
-from nanotasks.central.base import table_of
+from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import OPEN_STATES, Delivery, DeliveryAttempt
 from nanotasks.central.engine import Database
 from nanotasks.clock import now_ms
@@ -47,13 +46,6 @@ attempts = table_of(DeliveryAttempt)
 _row = deliveries.c
 _other = deliveries.alias("other")
 _head = deliveries.alias("head")
-
-
-def in_states(alias: str, *states: str) -> Any:
-    """`alias.state IN (…)` with the words written out, so that SQLite sees which partial index fits."""
-    state: Any = literal_column(f"{alias}.state")
-    words: list[Any] = [literal_column(f"'{word}'") for word in states]
-    return state.in_(words) if len(words) > 1 else state == words[0]
 
 
 @dataclass(frozen=True)

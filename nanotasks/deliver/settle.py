@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, bindparam, case, select, update
 
 from nanotasks import logs
-from nanotasks.central.base import table_of
+from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.events import InboundRoute
 from nanotasks.channels.contract import Address
@@ -27,7 +27,7 @@ from nanotasks.deliver import outbox
 from nanotasks.deliver.entry import Entry
 from nanotasks.deliver.facts import Round, Signal
 from nanotasks.deliver.host_messages import enter_host_message
-from nanotasks.deliver.ledger import AnyRow, in_states
+from nanotasks.deliver.ledger import AnyRow
 from nanotasks.deliver.notices import notices_of
 from nanotasks.domain.delivery import route_end
 from nanotasks.session.inbound import Inbound, open_inbound

@@ -11,13 +11,12 @@ from collections.abc import Collection
 from sqlalchemy import Connection, select, update
 from sqlalchemy.orm import Session
 
-from nanotasks.central.base import table_of
+from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.events import InboundRoute
 from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
 from nanotasks.deliver.host_messages import enter_host_message
-from nanotasks.deliver.ledger import in_states
 
 CLOSED = "This conversation was closed before your message was answered. Please send it again to begin a new one."
 _WHY = "its session was closed"

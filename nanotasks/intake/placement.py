@@ -6,12 +6,11 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, func, or_, select, text, update
 
-from nanotasks.central.base import table_of
+from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import OPEN_STATES, Delivery
 from nanotasks.central.events import InboundRoute
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
-from nanotasks.deliver.ledger import in_states
 from nanotasks.domain.placement import HostLoad, choose_host
 
 _group, _host, _route = table_of(AgentGroup).c, table_of(Host).c, table_of(InboundRoute).c

@@ -13,12 +13,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nanotasks import logs
+from nanotasks.central.base import in_states
 from nanotasks.central.events import InboundRoute
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
 from nanotasks.deliver.host_messages import enter_host_message
-from nanotasks.deliver.ledger import in_states
 from nanotasks.domain.backoff import jittered
 from nanotasks.wake.here import Here, Signal
 

@@ -382,7 +382,7 @@ def test_one_bad_session_keeps_no_other_from_its_signals(small_house: House, mon
     settings = replace(small_house.settings, database_url=small_house.db.url.render_as_string(hide_password=False))
     monkeypatch.setattr(tasks, "settings", lambda: settings)
     rung: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(signals, "answered", lambda *_ids: None)
+    monkeypatch.setattr(signals, "answer", lambda work, _kind, *ids, task_id: work(*ids))
     monkeypatch.setattr(signals, "poke", lambda *_ids: None)
     monkeypatch.setattr(signals, "ring", lambda *ids: rung.append(ids))
     append_whole, appended = append.append_session, []
