@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agent_runner.rows import InboundRow
-from agent_runner.values import as_text, field, parse_content
+from agent_runner.values import as_text, field, first_word, parse_content, trim
 
 ADMIN = frozenset({"/remote-control", "/clear", "/compact", "/context", "/cost", "/files"})
 FILTERED = frozenset({"/help", "/login", "/logout", "/doctor", "/config", "/start"})
@@ -30,10 +30,10 @@ class Command(NamedTuple):
 
 
 def classify(row: InboundRow) -> Command:
-    text = as_text(field(parse_content(row.content), "text")).strip()
+    text = trim(as_text(field(parse_content(row.content), "text")))
     if not text.startswith("/"):
         return Command("none", "", text)
-    name = text.split(maxsplit=1)[0].lower()
+    name = first_word(text).lower()
     if name in ADMIN:
         return Command("admin", name, text)
     return Command("filtered" if name in FILTERED else "passthrough", name, text)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from agent_runner.values import WHITESPACE, trim
+
 _INTERNAL_TAG = re.compile(r"<(/?)internal>")
-_BLOCK = re.compile(r'<message\s+to="([^"]+)"\s*>(.*?)</message>', re.DOTALL)
+_BLOCK = re.compile(f'<message[{WHITESPACE}]+to="([^"]+)"[{WHITESPACE}]*>(.*?)</message>', re.DOTALL)
 
 
 class Block(NamedTuple):
@@ -33,8 +35,8 @@ class Output(NamedTuple):
 def parse(text: str) -> Output:
     """The blocks of a result in order, and everything outside of them, trimmed."""
     visible = strip_internal(text)
-    blocks = tuple(Block(match[1], match[2].strip()) for match in _BLOCK.finditer(visible))
-    return Output(blocks, _BLOCK.sub("", visible).strip())
+    blocks = tuple(Block(match[1], trim(match[2])) for match in _BLOCK.finditer(visible))
+    return Output(blocks, trim(_BLOCK.sub("", visible)))
 
 
 def strip_internal(text: str) -> str:

@@ -8,7 +8,6 @@ beside the loop, which meanwhile serves everything else.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import IO, NamedTuple
 
 from agent_runner import log
 from agent_runner.rows import InboundRow
-from agent_runner.values import field, parse_content, storable, to_json
+from agent_runner.values import field, parse_content, parse_json, storable, to_json
 
 TIMEOUT_S = 30.0
 MAX_OUTPUT_BYTES = 1024 * 1024
@@ -41,9 +40,9 @@ def script_of(row: InboundRow) -> str | None:
 
 def decide(row: InboundRow, output: str) -> Outcome:
     """What the output of a script that succeeded says about its task."""
-    lines = output.strip().splitlines()
+    lines = output.strip().split("\n")
     try:
-        answer = json.loads(lines[-1]) if lines else None
+        answer = parse_json(lines[-1]) if lines else None
     except (ValueError, RecursionError):
         answer = None
     if field(answer, "wakeAgent") is not True:

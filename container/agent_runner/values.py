@@ -7,15 +7,36 @@ values in the sense of NanoClaw 2's JavaScript: null, false, 0 and the empty str
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+# White space as JavaScript and the host, which gates commands, see it; Python counts U+001C to U+001F and U+0085 too.
+_SPACES = "".join(map(chr, range(0x2000, 0x200B)))
+WHITESPACE = f"\t\n\v\f\r \u00a0\u1680{_SPACES}\u2028\u2029\u202f\u205f\u3000\ufeff"
+_GAP = re.compile(f"[{WHITESPACE}]+")
+
+
+def trim(value: str) -> str:
+    """The text without white space at either end."""
+    return value.strip(WHITESPACE)
+
+
+def first_word(value: str) -> str:
+    """What stands before the first white space of a trimmed text."""
+    return _GAP.split(trim(value), maxsplit=1)[0]
 
 
 def parse_content(raw: str) -> Any:
     """The JSON value of a row's content; a text that is not JSON counts as `{"text": raw}`."""
     try:
-        return json.loads(raw, parse_float=_number, parse_constant=_refuse)
+        return parse_json(raw)
     except (ValueError, RecursionError):
         return {"text": raw}
+
+
+def parse_json(raw: str) -> Any:
+    """A JSON text as JavaScript reads it. Raises `ValueError` or `RecursionError`."""
+    return json.loads(raw, parse_float=_number, parse_constant=_refuse)
 
 
 def field(value: Any, name: str) -> Any:
@@ -41,11 +62,31 @@ def text_or(value: Any, default: str) -> str:
 
 def to_json(value: Any) -> str:
     """Compact JSON: some readers of the session files look for `"key":"value"` as a substring."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _numbers_as_javascript(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def to_pretty_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    return _numbers_as_javascript(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+# Strings are matched too, so that what looks like a number within one is passed over.
+_SMALL_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e-\d+')
+
+
+def _numbers_as_javascript(text: str) -> str:
+    """Python writes 0.00001 as 1e-05 and 1e-7 as 1e-07."""
+
+    def rewritten(match: re.Match[str]) -> str:
+        literal = match[0]
+        if literal[0] == '"':
+            return literal
+        mantissa, _, exponent = literal.partition("e-")
+        if int(exponent) > 6:
+            return f"{mantissa}e-{int(exponent)}"
+        sign = "-" if mantissa[0] == "-" else ""
+        return f"{sign}0.{'0' * (int(exponent) - 1)}{mantissa.lstrip('-').replace('.', '')}"
+
+    return _SMALL_NUMBER.sub(rewritten, text) if "e-" in text else text
 
 
 def storable(text: str) -> str:
@@ -57,9 +98,11 @@ def storable(text: str) -> str:
     return text
 
 
-def _number(literal: str) -> int | float:
+def _number(literal: str) -> int | float | None:
     # JSON knows one kind of number: 1.0 and 1 are the same, and are shown as 1.
     number = float(literal)
+    if number in (float("inf"), float("-inf")):
+        return None  # as JSON writes it
     return int(number) if number.is_integer() and abs(number) < 1e21 else number
 
 

@@ -152,7 +152,8 @@ def _engages(
     thread_engaged: Callable[[SessionPlace], bool],
     matches: Callable[[str, str], bool],
 ) -> bool:
-    in_thread = message.thread_id is not None
+    # A session that serves more than this thread does not make the thread stick (NanoClaw 2).
+    in_thread = message.thread_id is not None and place.thread_id == message.thread_id
     facts = EngageFacts(
         text=message.content.text,
         is_mention=message.is_mention,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 _STAMP = re.compile(
     r"\s*(?P<year>\d{4})"
     r"(?:[-/](?P<month>\d{1,2})(?:[-/](?P<day>\d{1,2})"
-    r"(?:(?:T|\s+)(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d+))?)?)?)?)?"
+    r"(?:(?:[Tt]|\s+)(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d+))?)?)?)?)?"
     r"\s*(?:[Zz]|(?P<sign>[+-])(?P<off_hour>\d\d):?(?P<off_minute>\d\d))?",
     re.ASCII,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from nanotasks.clock import parse_ms
@@ -13,6 +15,7 @@ _TEXTS_OR_NULL = ("in_reply_to", "deliver_after", "platform_id", "channel_type",
 # The ledger finds rows by these, and an index of PostgreSQL has no room for more than two and a half of them.
 _NAMES = ("id", "in_reply_to", "platform_id", "channel_type")
 MAX_NAME_BYTES = 1024
+_EPOCH = re.compile(r"\d{9,10}|\d{12,13}", re.ASCII)
 _COLUMNS = (
     "rowid",
     "id",
@@ -62,5 +65,15 @@ def _fault(row: dict[str, Any]) -> str | None:
 
 def _instant(text: str) -> int | None:
     """Forms of a time that SQLite's `datetime()` does not read, but somebody may write."""
-    found = read_ms(text)
-    return parse_ms(text) if found is None else found
+    if _EPOCH.fullmatch(text):
+        return int(text) if len(text) > 10 else int(text) * 1000
+    found = read_ms(text.removesuffix(" UTC"))
+    found = parse_ms(text) if found is None else found
+    return _mail_date(text) if found is None else found
+
+
+def _mail_date(text: str) -> int | None:
+    try:
+        return round(parsedate_to_datetime(text).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None

@@ -75,6 +75,25 @@ def test_nobody_engaged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("session_mode", "supports_threads", "sticks"),
+    [("per-thread", True, True), ("shared", True, True), ("agent-shared", True, False), ("shared", None, False)],
+)
+def test_only_a_thread_with_a_session_of_its_own_sticks(
+    session_mode: str, supports_threads: bool | None, sticks: bool
+) -> None:
+    """In a group with threads every thread has one, but for agents that keep one session for everything."""
+    chat = ChatFacts(
+        "mg", is_group=True, unknown_sender_policy="public", denied=False, supports_threads=supports_threads
+    )
+    message = MessageFacts("chat", Content({"text": "and you?"}), "t1", False, "file:1", NOBODY)
+    listens = WiringFacts("a", session_mode, "mention-sticky", None, "all", "drop")
+    routing = decide_routing(
+        message, chat, [listens], thread_engaged=lambda _place: True, matches=lambda _pattern, _said: False
+    )
+    assert bool(routing.outcomes) == sticks
+
+
+@pytest.mark.parametrize(
     ("text", "ignored", "expected", "reason"),
     [
         ("/help", "drop", Action.FILTER, "command_filtered"),

@@ -34,7 +34,9 @@ def test_clear_is_a_command(text: str) -> None:
     assert is_clear(row(chat(text)))
 
 
-@pytest.mark.parametrize("text", ["/clearly", "please /clear", "/clear-all", "clear", ""])
+@pytest.mark.parametrize(
+    "text", ["/clearly", "please /clear", "/clear-all", "clear", "", "\x1f/clear", "/clear\x85now"]
+)
 def test_what_only_looks_like_clear_is_not(text: str) -> None:
     """NanoClaw 2 takes every text that begins with it."""
     assert not is_clear(row(chat(text)))

@@ -37,6 +37,8 @@ def run(tmp_path: Path, script: str, timeout_s: float = 10.0) -> dict[str, objec
         (WAKE + "; echo; echo", {"n": 1}),
         ("""echo '{"wakeAgent": true}'""", None),
         ("echo warning >&2; " + WAKE, {"n": 1}),
+        ("""printf '{"wakeAgent": true, "data": "a\\342\\200\\250b"}'""", "a\u2028b"),
+        ("""echo '{"wakeAgent": true, "data": 1e400}'""", None),
     ],
 )
 def test_a_script_may_wake_the_agent(tmp_path: Path, script: str, output: object) -> None:
@@ -54,6 +56,7 @@ def test_a_script_may_wake_the_agent(tmp_path: Path, script: str, output: object
         "echo null",
         "echo '[]'",
         """echo '{"wakeAgent": "yes"}'""",
+        """echo '{"wakeAgent": true, "data": NaN}'""",
         WAKE + "; exit 1",
         WAKE + "; kill -9 $$",
         "head -c 1200000 /dev/zero | tr '\\0' x; echo; " + WAKE,

@@ -97,10 +97,10 @@ def test_recorded_counts(folder: SessionFolder, case: dict[str, Any]) -> None:
         assert opened.count_due() == case["count"]
 
 
-READABLE_LATER = [one for one in CASES if one.get("kind") == "deliver_after" and one["format"] != "epoch_s"]
+LATER = [one for one in CASES if one.get("kind") == "deliver_after"]
 
 
-@pytest.mark.parametrize("case", READABLE_LATER, ids=described)
+@pytest.mark.parametrize("case", LATER, ids=described)
 def test_recorded_delivery_times(folder: SessionFolder, runner: Runner, case: dict[str, Any]) -> None:
     """An outbound row's time is read as the instant it names, where NanoClaw 2 compared texts."""
     runner.say("o1", deliver_after=text(case))
@@ -108,6 +108,18 @@ def test_recorded_delivery_times(folder: SessionFolder, runner: Runner, case: di
         (row,) = opened.messages_after(0, 10)
     assert isinstance(row, OutboundRow) and row.deliver_after_ms is not None
     assert (row.deliver_after_ms <= now_ms()) == (case["offset_hours"] < 0)
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("hours", [-72, 48])
+def test_a_delivery_time_is_read_in_every_form(folder: SessionFolder, runner: Runner, form: str, hours: int) -> None:
+    """A reply is not given up because of the way in which its time is written."""
+    at = datetime.now(UTC) + timedelta(hours=hours)
+    runner.say("o1", deliver_after=FORMS[form](at))
+    with open_outbound(folder) as opened:
+        (row,) = opened.messages_after(0, 10)
+    assert isinstance(row, OutboundRow) and row.deliver_after_ms is not None
+    assert abs(row.deliver_after_ms - at.timestamp() * 1000) < 86_400_000
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
