@@ -8,10 +8,8 @@ from which its send counts as overdue; so one index finds all that is due.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -196,7 +194,7 @@ class Ledger:
 
     def claim_head(self, lane: str) -> Claim | None:
         """The lane's next first attempt, or None when there is none to make now."""
-        with self._write() as connection:
+        with self.db.write_core() as connection:
             return self.claim_within(connection, lane)
 
     def claim_within(self, connection: Connection, lane: str) -> Claim | None:
@@ -205,12 +203,12 @@ class Ledger:
 
     def claim_attempt(self, delivery_id: str, number: int) -> Claim | None:
         """Attempt `number` (from 2) of one delivery, or None when it is not due or was made by somebody else."""
-        with self._write() as connection:
+        with self.db.write_core() as connection:
             return self._claim(connection, _CLAIM_ATTEMPT, {"of_delivery": delivery_id, "attempts_before": number - 1})
 
     def finish_delivered(self, claim: Claim, platform_message_id: str | None, *, go_on: bool) -> Claim | None:
         """Record a success; with `go_on` claim the lane's next row as well, and return it."""
-        with self._write() as connection:
+        with self.db.write_core() as connection:
             self._finish(connection, claim, Verdict("delivered"), None, platform_message_id)
             return self.claim_within(connection, claim.lane) if go_on else None
 
@@ -218,7 +216,7 @@ class Ledger:
         self, claim: Claim, failure: Failure, decide: Callable[[History], Verdict], go_on: bool
     ) -> tuple[Verdict, Claim | None]:
         """Record a failure and what `decide` makes of it; with `go_on` claim the next row, if the lane goes on."""
-        with self._write() as connection:
+        with self.db.write_core() as connection:
             verdict = decide(self._history(connection, claim))
             self._finish(connection, claim, verdict, failure, None)
             following = None
@@ -239,7 +237,7 @@ class Ledger:
         if not lost:
             return []
         recovered = []
-        with self._write() as connection:
+        with self.db.write_core() as connection:
             for row in lost:
                 claim = _claim_of(row)
                 failure = Failure("unknown_outcome", "the process that sent it ended before it had an answer")
@@ -247,12 +245,6 @@ class Ledger:
                 if self._finish(connection, claim, verdict, failure, None, owner=row.sending_owner):
                     recovered.append((claim, verdict))
         return recovered
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        # SQLite lets writers wait by polling, with growing pauses; threads of one process take turns here instead.
-        with _turn if self.db.dialect == "sqlite" else nullcontext(), self.db.write_core() as connection:
-            yield connection
 
     def _is_lost(self, row: AnyRow) -> bool:
         owner = Owner.parse(row.sending_owner or "")
@@ -326,18 +318,6 @@ class Ledger:
             return False
         connection.execute(_FINISH_ATTEMPT, parameters)
         return True
-
-
-_turn = threading.Lock()
-
-
-def _start_afresh() -> None:
-    global _turn
-    _turn = threading.Lock()
-
-
-# A forked child must not wait for a turn that a thread of its parent holds.
-os.register_at_fork(after_in_child=_start_afresh)
 
 
 def _claim_of(row: AnyRow) -> Claim:
