@@ -100,9 +100,11 @@ def _choose_session(around: Round, claim: Claim, target_id: str) -> str:
         candidate = answered or inbound.newest_peer_session_id(target_id)
     with around.db.write() as session:
         own = (AgentSession.agent_group_id == target_id, AgentSession.status == "active")
+        # A repetition chooses among the sessions there were the first time, or the row would come twice.
+        then = AgentSession.created_at <= claim.first_attempt_ms
         found = session.scalar(select(AgentSession.id).where(AgentSession.id == candidate, *own)) or session.scalar(
             select(AgentSession.id)
-            .where(*own)
+            .where(*own, then)
             .order_by(AgentSession.created_at.desc(), AgentSession.id.desc())
             .limit(1)
         )

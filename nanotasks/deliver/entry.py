@@ -113,7 +113,7 @@ class Entry:
         if self._mark.rowid > 0:
             rows = reader.messages_after(self._mark.rowid - 1, BATCH + 1)
             if rows and Mark(rows[0].rowid, _id_of(rows[0])) == self._mark:
-                return rows[1:]
+                return rows[1:] or reader.messages_after(self._mark.rowid, BATCH)
             _log.warning("outbound_replaced", session=self._round.session.id, mark=self._mark.rowid)
             self._mark = Mark()
         return reader.messages_after(0, BATCH)

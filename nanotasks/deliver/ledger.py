@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -116,12 +117,13 @@ _HEAD = (
         ~_lane_is_sending(bindparam("lane_name")),
         ~exists().where(
             _other.c.lane == bindparam("lane_name"),
-            _other.c.seq < _head.c.seq,
+            # A message of the host has the seq of the row that it stands behind.
+            or_(_other.c.seq < _head.c.seq, and_(_other.c.seq == _head.c.seq, _other.c.id < _head.c.id)),
             in_states("other", *OPEN_STATES),
             in_states("other", "retrying"),
         ),
     )
-    .order_by(_head.c.seq)
+    .order_by(_head.c.seq, _head.c.id)
     .limit(1)
 )
 _CLAIM_HEAD = _claiming(and_(_row.id == _HEAD.scalar_subquery(), _row.state == "pending"))

@@ -117,6 +117,9 @@ def settle(around: Round, entry: Entry) -> Settled:
                 due = look(around.db, inbound, session_id) if done else None
         # Without a look at the acks nobody knows yet whether a completed row was answered.
         statuses = {} if acks is None else _statuses(inbound, routes, open_ids.difference(done))
+        if due is None and statuses:
+            # An agent may have answered before its message was marked as appended, and with that as due.
+            due = look(around.db, inbound, session_id)
     left = [route for route in routes if route.inbound_id in statuses]
     signals = _record(around, ended, left, statuses, acks or {}, due)
     for row in ended:

@@ -9,9 +9,11 @@ publish a countdown, and what is due stands in the ledger.
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from celery.exceptions import Ignore, Retry
+from celery.worker.request import Request
 
 from nanotasks import signals
 from nanotasks.celery_app import app
@@ -43,7 +45,15 @@ def deliver_session(self: Any, session_id: str, *_later: object) -> None:
     signals.answer(deliver, "deliver", session_id, config.host_id, task_id=self.request.id)
 
 
-@app.task(name="deliver.attempt", bind=True)
+class AttemptRequest(Request):
+    """Celery revokes the id of a message that expired, for three hours; but the next attempt has the same id."""
+
+    def maybe_expire(self) -> Literal[True] | None:
+        """Whether the message is too old. Nothing is remembered of it."""
+        return True if self.expires and datetime.now(self.expires.tzinfo) > self.expires else None
+
+
+@app.task(name="deliver.attempt", bind=True, Request=AttemptRequest)
 def deliver_attempt(self: Any, delivery_id: str, number: int, *_later: object) -> None:
     """Make one later attempt of a delivery."""
     signals.answered("attempt", delivery_id)

@@ -78,14 +78,14 @@ class Watcher:
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set; may be run again."""
         poked_end, poke_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        listener = threading.Thread(target=self._hear, args=(poke_end, stop), name="watcher-pokes", daemon=True)
+        over = threading.Event()
+        listener = threading.Thread(target=self._hear, args=(poke_end, over), name="watcher-pokes", daemon=True)
         listener.start()
         try:
             self._watch(poked_end, stop)
         finally:
-            listener.join(STOP_CHECK_S * 4)
+            over.set()
             os.close(poked_end)
-            os.close(poke_end)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -95,12 +95,18 @@ class Watcher:
         for known in (self._watched, self._sessions, self._polled, self._folders, self._glances):
             known.clear()
 
-    def _hear(self, poke_end: int, stop: threading.Event) -> None:
-        for _poke in self._listen([f"instances:{self._settings.host_id}"], stop):
-            try:
-                os.write(poke_end, b"!")
-            except BlockingIOError:
-                pass  # it is told already
+    def _hear(self, poke_end: int, over: threading.Event) -> None:
+        try:
+            for _poke in self._listen([f"instances:{self._settings.host_id}"], over):
+                try:
+                    os.write(poke_end, b"!")
+                except BlockingIOError:
+                    pass  # it is told already
+                except BrokenPipeError:
+                    return
+        finally:
+            # Only who writes may close it: its number is soon another file's.
+            os.close(poke_end)
 
     def _watch(self, poked: int, stop: threading.Event) -> None:
         poll = select.poll()

@@ -86,7 +86,7 @@ def _enter_alone(connection: Connection, message: Prepared, max_pending: int) ->
     except _REFUSED as error:
         if isinstance(error, OperationalError):
             raise
-        return InvalidError("The message cannot be stored.", why=str(error).splitlines()[0])
+        return InvalidError("The message cannot be stored.", why=str(error).partition("\n")[0])
 
 
 def _enter(connection: Connection, messages: Sequence[Prepared], max_pending: int) -> list[Outcome]:
@@ -255,7 +255,9 @@ class Acceptor:
         except NanotasksError as error:
             outcomes = [error] * len(batch)
         except Exception as error:
-            down = DependencyDownError("The message was not stored.", why=str(error).splitlines()[0])
+            down = DependencyDownError(
+                "The message was not stored.", why=str(error).partition("\n")[0] or type(error).__name__
+            )
             outcomes = [down] * len(batch)
         for chat in dict.fromkeys(one.message.chat for one, made in zip(batch, outcomes, strict=True) if _is_new(made)):
             self._ring(*chat)

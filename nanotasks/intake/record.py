@@ -31,6 +31,13 @@ _TAKEN = select(_route.session_id, _route.inbound_id).where(
     _route.inbound_id.in_(bindparam("inbound_ids", expanding=True)),
 )
 
+_SESSIONS_LOCKED = (
+    select(table_of(AgentSession).c.id)
+    .where(table_of(AgentSession).c.id.in_(bindparam("session_ids", expanding=True)))
+    .order_by(table_of(AgentSession).c.id)
+    .with_for_update(key_share=True)
+)
+
 
 class SessionTakenError(Exception):
     """Another chat's router made the same session first; what was decided without it is decided again."""
@@ -184,6 +191,9 @@ class Record:
 
 def _make_ids_unique(connection: Connection, routes: Sequence[dict[str, Any]]) -> None:
     """Give a second message under one platform id, or of another chat, the next free `<id>~2` in its session."""
+    if connection.dialect.name != "sqlite":
+        # The routers of two chats may write to one session at the same time, and must not take one id twice.
+        connection.execute(_SESSIONS_LOCKED, {"session_ids": sorted({route["session_id"] for route in routes})})
     taken = _taken(connection, {route["session_id"] for route in routes}, {route["inbound_id"] for route in routes})
     for route in routes:
         base, number = route["inbound_id"], 2

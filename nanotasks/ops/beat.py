@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 from celery.beat import Scheduler, Service
 
@@ -44,6 +45,16 @@ class TickScheduler(Scheduler):
     def adjust(self, n: float, drift: float = 0.002) -> float:
         """When to wake: Celery's own scheduler wakes a hundredth of a second early and spins until it is time."""
         return n + drift if n and n > 0 else n
+
+    def is_due(self, entry: Any) -> Any:
+        """A run of the future was made by a clock that was put back since: then everything is due."""
+        now = entry.default_now()
+        if entry.last_run_at > now + entry.schedule.run_every:
+            ticks: list[Any] = list(self.schedule.values())
+            for one in ticks:
+                one.last_run_at = min(one.last_run_at, now - one.schedule.run_every)
+            self._heap = None
+        return super().is_due(entry)
 
 
 def _service() -> Service:

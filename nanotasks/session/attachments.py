@@ -65,7 +65,7 @@ def extract_attachments(
             taken.add(name)
             try:
                 path = write_inbox_file(folder, message_id, name, _bytes(attachment, blob))
-            except (HostileFileError, OSError) as error:
+            except HostileFileError as error:
                 refused.append(RefusedFile(name, str(error)))
                 continue
             attachment.pop(DATA, None)

@@ -25,6 +25,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No attachment can have this name, because a backslash is not safe in one.
 _PART = "\\part"
+# Trouble of this host and not of the file: tried again.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT)
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,16 @@ def _store(folder: int, name: str, data: bytes) -> None:
             raise HostileFileError(f"{name} is there already, with other content.")
         return
     directories.remove(folder, _PART)
-    with os.fdopen(os.open(_PART, _WRITE, 0o600, dir_fd=folder), "wb") as output:
-        os.fchmod(output.fileno(), directories.FILE_MODE)
-        output.write(data)
-        output.flush()
-        os.fsync(output.fileno())
+    try:
+        with os.fdopen(os.open(_PART, _WRITE, 0o600, dir_fd=folder), "wb") as output:
+            os.fchmod(output.fileno(), directories.FILE_MODE)
+            output.write(data)
+            output.flush()
+            os.fsync(output.fileno())
+    except OSError:
+        # Half a file would keep the room that the next try needs.
+        directories.remove(folder, _PART)
+        raise
     os.rename(_PART, name, src_dir_fd=folder, dst_dir_fd=folder)
     os.fsync(folder)
 
@@ -124,6 +131,8 @@ def _outbox_file(folder: SessionFolder, message_id: str, name: object, max_bytes
     except FileNotFoundError:
         return RefusedFile(name, "It is missing.")
     except OSError as error:
+        if error.errno in _PASSING:
+            raise
         return RefusedFile(name, f"{error.strerror}.")
     except HostileFileError as error:
         return RefusedFile(name, str(error))

@@ -102,7 +102,7 @@ def _unsignalled(
     signalled: InstrumentedAttribute[int | None], since: InstrumentedAttribute[int | None] | None = None
 ) -> ColumnElement[bool]:
     """Not signalled lately, or not since it became due."""
-    lately = or_(signalled.is_(None), signalled <= _AGAIN)
+    lately = or_(signalled.is_(None), signalled <= _AGAIN, signalled > _NOW)
     return lately if since is None else or_(lately, signalled < since)
 
 
@@ -141,7 +141,7 @@ def _queries(*, here: bool) -> _Queries:
             _unsignalled(Delivery.signalled_at, Delivery.next_attempt_at),
             mine,
         )
-        .order_by(Delivery.next_attempt_at)
+        .order_by(func.coalesce(Delivery.signalled_at, 0), Delivery.next_attempt_at)
         .limit(_BATCH)
     )
     ahead = aliased(Delivery, name="ahead")
@@ -161,7 +161,7 @@ def _queries(*, here: bool) -> _Queries:
             select(Delivery.session_id, Delivery.host_id)
             .where(condition, _unsignalled(Delivery.signalled_at), mine)
             .group_by(Delivery.session_id, Delivery.host_id)
-            .order_by(func.min(Delivery.created_at))
+            .order_by(func.min(func.coalesce(Delivery.signalled_at, 0)), func.min(Delivery.created_at))
             .limit(_BATCH)
             for condition in unfinished
         ),
@@ -181,6 +181,8 @@ _NEXT_SESSION = (
         AgentSession.status == "active",
         AgentSession.next_due_at > 0,
         or_(AgentSession.signalled_at.is_(None), AgentSession.signalled_at < AgentSession.next_due_at),
+        # A start that is put off beyond that is the sweep's to find.
+        or_(AgentSession.wake_retry_at.is_(None), AgentSession.wake_retry_at <= AgentSession.next_due_at),
     )
 )
 _NEXT_ATTEMPT = select(func.min(Delivery.next_attempt_at)).where(

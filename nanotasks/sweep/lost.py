@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from sqlalchemy import func, or_, select, text, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func, or_, select, text, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nanotasks.central import Database
 from nanotasks.central.events import ChatCounter, InboundEvent, InboundRoute
@@ -32,7 +32,7 @@ def lost_signals(db: Database, settings: Settings) -> list[Signal]:
         again = now - round(settings.resignal_after_s * 1000)
         chats = _chats(session, now, again, settings.sweep_batch)
         sessions = _sessions(session, now, again, settings.sweep_batch)
-        unsettled = _unsettled(session, now - UNSETTLED_MS, settings.sweep_batch)
+        unsettled = _unsettled(session, now, now - UNSETTLED_MS, settings.sweep_batch)
     if chats or sessions or unsettled:
         with db.write() as session:
             _mark(session, chats, [session_id for session_id, _ in (*sessions, *unsettled)], now)
@@ -54,10 +54,11 @@ def _chats(session: Session, now: int, again: int, limit: int) -> list[tuple[str
             InboundEvent.state == "pending",
             InboundEvent.received_at <= now - YOUNG_MS,
             or_(InboundEvent.next_try_at.is_(None), InboundEvent.next_try_at <= now),
-            or_(ChatCounter.signalled_at.is_(None), ChatCounter.signalled_at <= again),
+            _unsignalled(ChatCounter.signalled_at, now, again),
         )
         .group_by(*chat)
-        .order_by(func.min(InboundEvent.received_at))
+        # Chats that were signalled before and did not move go behind those that were not.
+        .order_by(func.min(func.coalesce(ChatCounter.signalled_at, 0)), func.min(InboundEvent.received_at))
         .limit(limit)
     )
     return [(row.channel_type, row.platform_id) for row in session.execute(query)]
@@ -70,7 +71,7 @@ def _sessions(session: Session, now: int, again: int, limit: int) -> list[tuple[
         .where(
             InboundRoute.state == "pending",
             InboundRoute.created_at <= now - YOUNG_MS,
-            or_(InboundRoute.signalled_at.is_(None), InboundRoute.signalled_at <= again),
+            _unsignalled(InboundRoute.signalled_at, now, again),
             AgentGroup.host_id.is_not(None),
         )
         .group_by(InboundRoute.session_id, AgentGroup.host_id)
@@ -81,7 +82,7 @@ def _sessions(session: Session, now: int, again: int, limit: int) -> list[tuple[
     return [(row.session_id, row.host_id or "") for row in session.execute(query)]
 
 
-def _unsettled(session: Session, before: int, limit: int) -> list[tuple[str, str]]:
+def _unsettled(session: Session, now: int, before: int, limit: int) -> list[tuple[str, str]]:
     """Sessions with a route that has not ended for a while: its settlement may have been interrupted, or overtaken."""
     query = (
         select(InboundRoute.session_id, AgentGroup.host_id)
@@ -91,7 +92,7 @@ def _unsettled(session: Session, before: int, limit: int) -> list[tuple[str, str
             # Written out, so that SQLite sees that the partial index fits.
             text("inbound_routes.state = 'appended'"),
             InboundRoute.appended_at <= before,
-            or_(InboundRoute.signalled_at.is_(None), InboundRoute.signalled_at <= before),
+            _unsignalled(InboundRoute.signalled_at, now, before),
             # An agent may answer before its message is marked as appended: then the session counts as due.
             or_(AgentSession.next_due_at.is_(None), AgentSession.next_due_at <= before),
             AgentGroup.host_id.is_not(None),
@@ -101,6 +102,11 @@ def _unsettled(session: Session, before: int, limit: int) -> list[tuple[str, str
         .limit(limit)
     )
     return [(row.session_id, row.host_id or "") for row in session.execute(query)]
+
+
+def _unsignalled(signalled: InstrumentedAttribute[int | None], now: int, again: int) -> ColumnElement[bool]:
+    """Not signalled since `again`; a signal of the future was marked by a clock that was put back since."""
+    return or_(signalled.is_(None), signalled <= again, signalled > now)
 
 
 def _mark(session: Session, chats: list[tuple[str, str]], sessions: list[str], now: int) -> None:

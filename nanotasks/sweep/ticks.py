@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import update
+from sqlalchemy import or_, update
 from sqlalchemy.exc import IntegrityError
 
 from nanotasks.central import Database, rows_changed
@@ -17,7 +17,9 @@ def claim(db: Database, name: str, period_s: float) -> bool:
     with db.write() as session:
         now = db.now_ms(session)
         due = now - round(period_s * 1000 * _EARLY)
-        if rows_changed(session, update(Tick).where(Tick.name == name, Tick.claimed_at <= due).values(claimed_at=now)):
+        # A claim of the future was made by a clock that was put back since.
+        free = or_(Tick.claimed_at <= due, Tick.claimed_at > now + round(period_s * 1000))
+        if rows_changed(session, update(Tick).where(Tick.name == name, free).values(claimed_at=now)):
             return True
         try:
             with session.begin_nested():

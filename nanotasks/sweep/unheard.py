@@ -41,7 +41,8 @@ def _is_unheard(here: Here, session: AgentSession) -> bool:
         if session.next_due_at is not None and session.next_due_at <= now_ms():
             with open_inbound(folder) as inbound:
                 open_ids = inbound.open_ids()
-        with open_outbound(folder, ReadLimits.of(here.settings)) as outbound:
+        dead = session.container_status == "stopped"
+        with open_outbound(folder, ReadLimits.of(here.settings), agent_is_dead=dead) as outbound:
             acks = outbound.acks(open_ids).values()
             return outbound.max_rowid() != session.outbound_mark or not ACKED.isdisjoint(acks)
     except (NanotasksError, OSError):
