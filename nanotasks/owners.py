@@ -1,6 +1,8 @@
 """Owners: (host, boot id, pid, process start time), so that a dead owner on this host is known at once.
 
-A pid alone may be reused; together with the boot id and the start time it names one process for ever.
+A pid alone may be reused; together with the boot id and the start time it names one process for ever, as long as both
+sides count pids in one namespace: so the boot id carries the namespace, and an owner in another one (a worker in a
+container of its own) is never called dead.
 The text form is `host/boot/pid/start` and is what `leases.owner` and `deliveries.owner` hold.
 """
 
@@ -33,11 +35,15 @@ class Owner:
 
 @functools.cache
 def boot_id() -> str:
-    """The kernel's boot id, or `unknown` where there is none."""
+    """The kernel's boot id and this process's pid namespace, `unknown` where there is none."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return "unknown"
+        boot = "unknown"
+    try:
+        return f"{boot}@{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return boot
 
 
 def process_start_time(pid: int) -> int | None:
@@ -60,6 +66,10 @@ def is_dead(owner: Owner, host: str) -> bool:
     """True only when `owner` was on this host and surely runs no more; a foreign owner is never called dead."""
     if owner.host != host:
         return False
-    if owner.boot_id != boot_id():
+    boot, _, namespace = owner.boot_id.partition("@")
+    boot_here, _, namespace_here = boot_id().partition("@")
+    if boot != boot_here:
         return True
+    if namespace and namespace != namespace_here:
+        return False
     return process_start_time(owner.pid) != owner.start_time

@@ -181,6 +181,9 @@ class Settings:
     outbound_read_timeout_s: float = _setting(2.0, "Deadline of reading one outbound.db", unit="s")
     outbound_max_row_kb: int = _setting(1024, "Largest value read from outbound.db", unit="KiB")
     outbox_max_file_mb: int = _setting(50, "Largest file taken from an outbox", unit="MiB")
+    media_keep_h: float = _setting(
+        168.0, "Time for which attachments of messages that no agent got are kept, for `intake retry`", unit="h"
+    )
     typing_refresh_s: float = _setting(4.0, "Period of the typing indicator", unit="s")
     typing_grace_s: float = _setting(15.0, "Typing shown after a message without any heartbeat", unit="s")
     typing_fresh_s: float = _setting(6.0, "Age of a heartbeat that still counts as typing", unit="s")

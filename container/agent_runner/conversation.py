@@ -153,7 +153,7 @@ class Conversation:
         output = parse(result.text or "")
         with self._inbound.open() as reader:
             destinations = reader.destinations()
-            answer = replies.address(output, destinations, reader, batch.rows[0].id)
+            answer = replies.address(output, destinations, reader, batch.rows)
         undelivered = not answer.rows and bool(answer.unknown or output.scratch)
         if undelivered and not (batch.nudged or stream.ending or self._ledger.sent_in_turn()):
             self._nudge(stream, batch, count, replies.nudge(answer.unknown, destinations))

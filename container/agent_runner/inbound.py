@@ -12,11 +12,19 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent_runner.batching import Due, in_order, room_for_context
 from agent_runner.rows import NOWHERE, Destination, InboundRow, Route
 from agent_runner.sql import SQL, connect, uri
+
+
+class Newest(NamedTuple):
+    """Who wrote last in a chat; `is_open` while the host does not know of an end of it."""
+
+    id: str
+    thread_id: str | None
+    is_open: bool
 
 
 class Inbound:
@@ -74,7 +82,7 @@ class Reader:
 
         def statement(name: str) -> str:
             text = SQL[name] if "on_wake" in columns else SQL[name].replace("m.on_wake", "0")
-            return text if "trigger" in columns else text.replace('m."trigger"', "1")
+            return text if "trigger" in columns else text.replace('m."trigger"', "1").replace('o."trigger"', "1")
 
         bound: dict[str, Any] = {"limit": limit, "wake_ids": wake_ids}
         triggers = self._rows(statement("due_triggers"), bound)
@@ -113,10 +121,10 @@ class Reader:
             raise
         return Route(*row) if row else NOWHERE
 
-    def newest_from(self, route: Route) -> tuple[str, str | None] | None:
-        """Id and thread of the newest row, of any kind and status, that came from this chat."""
+    def newest_from(self, route: Route) -> Newest | None:
+        """The newest row, of any kind and status, that came from this chat."""
         row = self._db.execute(SQL["newest_inbound_from"], (route.channel_type, route.platform_id)).fetchone()
-        return (row[0], row[1]) if row else None
+        return Newest(row[0], row[1], bool(row[2])) if row else None
 
     def max_seq(self) -> int:
         return int(self._db.execute(SQL["inbound_max_seq"]).fetchone()[0])

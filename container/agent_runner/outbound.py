@@ -27,7 +27,8 @@ class Outbound:
         self._inbound = inbound
         self._db = connect(path, "rwc" if create else "rw")
         try:
-            for pragma in ("journal_mode = DELETE", "synchronous = FULL", "foreign_keys = ON"):
+            # EXTRA: with FULL a power cut could take back the last commit, whose reply is out already.
+            for pragma in ("journal_mode = DELETE", "synchronous = EXTRA", "foreign_keys = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             if create:
                 self._create_missing_tables()

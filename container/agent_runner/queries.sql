@@ -2,6 +2,8 @@
 
 -- Due: pending, its time has come, meant for this start, and not claimed or answered by this session before.
 -- Acks are looked at before the limit, so that answered rows which the host has not synced yet take nobody's place.
+-- A row that died with an agent once or twice keeps its place in its chat while it is put off for some seconds; one that
+-- keeps failing lets the others pass.
 -- name: due_triggers
 SELECT m.id, m.seq, m.kind, m.timestamp, 1, m.channel_type, m.platform_id, m.thread_id, m.content
   FROM messages_in AS m
@@ -9,6 +11,10 @@ SELECT m.id, m.seq, m.kind, m.timestamp, 1, m.channel_type, m.platform_id, m.thr
    AND (m.process_after IS NULL OR datetime(m.process_after) <= datetime('now'))
    AND (m.on_wake = 0 OR m.id IN (SELECT value FROM json_each(:wake_ids)))
    AND NOT EXISTS (SELECT 1 FROM acks.processing_ack AS a WHERE a.message_id = m.id)
+   AND NOT EXISTS (SELECT 1 FROM messages_in AS o
+                    WHERE o.status = 'pending' AND o."trigger" = 1 AND o.kind <> 'system' AND o.tries BETWEEN 1 AND 2
+                      AND o.seq < m.seq AND o.channel_type IS m.channel_type AND o.platform_id IS m.platform_id
+                      AND datetime(o.process_after) > datetime('now'))
  ORDER BY m.seq, m.rowid
  LIMIT :limit;
 
@@ -44,7 +50,7 @@ SELECT id FROM messages_in WHERE status = 'pending' AND on_wake <> 0;
 SELECT coalesce(max(seq), 0) FROM messages_in;
 
 -- name: newest_inbound_from
-SELECT id, thread_id FROM messages_in WHERE channel_type = ? AND platform_id = ? ORDER BY seq DESC LIMIT 1;
+SELECT id, thread_id, status = 'pending' FROM messages_in WHERE channel_type = ? AND platform_id = ? ORDER BY seq DESC LIMIT 1;
 
 -- name: destinations
 SELECT name, display_name, type, channel_type, platform_id, agent_group_id FROM destinations ORDER BY name;

@@ -2,7 +2,8 @@
 
 A block goes to its destination's own address. Its thread, and the message it replies to, are those of the newest row
 that came from there, so that a reply lands where the conversation went on; a destination that never wrote gets no
-thread, and the first message of the batch as the one replied to (NanoClaw 2).
+thread, and the first message of the batch as the one replied to (NanoClaw 2). But a newer row that waits for an answer
+of its own is not the one replied to where the batch has a row of that chat: the host tells by it who was answered.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from agent_runner.destinations import find
 from agent_runner.ids import new_id
-from agent_runner.inbound import Reader
+from agent_runner.inbound import Newest, Reader
 from agent_runner.output import Output
 from agent_runner.rows import NOWHERE, Destination, InboundRow, OutboundRow, Route
 from agent_runner.values import storable, to_json
@@ -25,8 +26,10 @@ class Replies(NamedTuple):
     unknown: tuple[str, ...]
 
 
-def address(output: Output, destinations: Sequence[Destination], reader: Reader, batch_first: str | None) -> Replies:
-    """One row per block whose destination exists."""
+def address(
+    output: Output, destinations: Sequence[Destination], reader: Reader, batch: Sequence[InboundRow]
+) -> Replies:
+    """One row per block whose destination exists; `batch` are the rows that are answered."""
     rows: list[OutboundRow] = []
     unknown: list[str] = []
     for block in output.blocks:
@@ -35,9 +38,16 @@ def address(output: Output, destinations: Sequence[Destination], reader: Reader,
             unknown.append(block.to)
             continue
         newest = reader.newest_from(destination.route())
-        in_reply_to, thread_id = newest or (batch_first, None)
-        rows.append(chat_row(destination.route(thread_id), block.text, in_reply_to))
+        route = destination.route(newest.thread_id if newest else None)
+        rows.append(chat_row(route, block.text, _replied_to(newest, route, batch)))
     return Replies(tuple(rows), tuple(unknown))
+
+
+def _replied_to(newest: Newest | None, route: Route, batch: Sequence[InboundRow]) -> str:
+    if newest is None:
+        return batch[0].id
+    here = [row.id for row in batch if row.route.is_chat_of(route)]
+    return here[-1] if newest.is_open and here and newest.id not in here else newest.id
 
 
 def chat_row(route: Route, text: str, in_reply_to: str | None = None) -> OutboundRow:

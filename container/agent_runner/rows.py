@@ -17,6 +17,10 @@ class Route(NamedTuple):
         """Whether a message can be sent there."""
         return bool(self.channel_type and self.platform_id)
 
+    def is_chat_of(self, other: Route) -> bool:
+        """Whether both are the same chat, in whatever threads."""
+        return (self.channel_type, self.platform_id) == (other.channel_type, other.platform_id)
+
 
 NOWHERE = Route(None, None)
 

@@ -22,6 +22,7 @@ from nanotasks.central.engine import insert_missing
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
 from nanotasks.deliver.facts import Round
+from nanotasks.deliver.host_messages import is_from_host
 from nanotasks.deliver.ledger import Claim
 from nanotasks.domain.delivery import lane_of, shorten
 from nanotasks.errors import HostileFileError
@@ -197,9 +198,10 @@ class Entry:
 
 
 def _id_of(row: OutboundRow | BadRow) -> str:
-    """The row's id, or one made of its rowid where it has none that a database could hold."""
-    storable = row.id and "\0" not in row.id and len(row.id.encode()) <= MAX_NAME_BYTES
-    return row.id if row.id and storable else f"rowid-{row.rowid}"
+    """The row's id, or one made of its rowid where it has none that a database could hold, or one of the host's."""
+    if not row.id or "\0" in row.id or len(row.id.encode()) > MAX_NAME_BYTES or is_from_host(row.id):
+        return f"rowid-{row.rowid}"
+    return row.id
 
 
 def _unstorable(row: OutboundRow) -> str | None:

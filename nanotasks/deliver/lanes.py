@@ -72,6 +72,9 @@ class LaneRun:
 
     def _claim_later(self, delivery_id: str, number: int) -> Claim | None:
         self._wait_for_token()
+        if time.monotonic() >= self._until:
+            self.interrupted = True
+            return None
         claim = self._round.ledger.claim_attempt(delivery_id, number)
         self.made = claim is not None
         return claim

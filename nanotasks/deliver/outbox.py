@@ -12,6 +12,8 @@ from nanotasks.session.files import OutboxFile, clear_outbox, outbox_files
 _log = logs.get("deliver")
 
 MAX_FILES = 50
+# All files of a message are in memory while it is sent; together they may have so many times the size of one.
+FILES_OF_A_MESSAGE = 2
 
 
 def named_files(around: Round, message_out_id: str, content: Mapping[str, Any]) -> Iterator[OutboxFile]:
@@ -20,11 +22,14 @@ def named_files(around: Round, message_out_id: str, content: Mapping[str, Any]) 
     if not isinstance(names, list):
         return
     limit = around.settings.outbox_max_file_mb * 1024 * 1024
-    for file in outbox_files(around.session.folder, message_out_id, names[:MAX_FILES], limit):
-        if isinstance(file, OutboxFile):
-            yield file
-        else:
-            _log.warning("file_left_out", session=around.session.id, message=message_out_id, reason=file.reason)
+    room = FILES_OF_A_MESSAGE * limit
+    for name in names[:MAX_FILES]:
+        for file in outbox_files(around.session.folder, message_out_id, [name], min(limit, room)):
+            if isinstance(file, OutboxFile):
+                room -= len(file.data)
+                yield file
+            else:
+                _log.warning("file_left_out", session=around.session.id, message=message_out_id, reason=file.reason)
 
 
 def clear(around: Round, message_out_id: str) -> None:

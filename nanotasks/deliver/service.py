@@ -8,8 +8,8 @@ over one session (`deliver_session`, rung by the watcher at each commit in outbo
                all goes to one lane, its head is claimed along with it
     send       lane by lane:  sending + attempt ─▶ the channel ─▶ outcome + the next      1 central commit a row
                row's sending + attempt ─▶ …
-    settle     `delivered`, notices, completed rows in inbound.db ─▶ projected_at,        1 commit in each
-               ends of routes ─▶ due time ─▶ outbox cleared
+    settle     `delivered`, notices, completed rows in inbound.db ─▶ outbox cleared ─▶    1 commit in each
+               projected_at, ends of routes, due time
     look again rows that came meanwhile begin the round anew
 
 Anybody may die between any two of these steps, or be stopped and go on late. What happens then:

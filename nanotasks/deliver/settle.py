@@ -1,11 +1,12 @@
 """After the sends: telling the agent what became of its messages, and the central database what the agent did.
 
     1. inbound.db, one commit    `delivered` rows, notices of deaths, and the acked rows completed
-    2. central, one commit       `projected_at` of those deliveries, how routes ended, and the session's due time
-    3. the outbox                files of delivered messages are removed
+    2. the outbox                files of delivered messages are removed
+    3. central, one commit       `projected_at` of those deliveries, how routes ended, and the session's due time
 
 Each step may be repeated, so a crash between two of them is mended by the next round: deliveries without
-`projected_at` are due work, and a route that is not ended is compared with its row each time. Acks are read only
+`projected_at` are due work, and a route that is not ended is compared with its row each time; one whose row is gone is
+appended once more. Acks are read only
 when no message stands beside them unentered: the runner commits its answer together with the ack, and a message is
 called answered only when its answer is out.
 """
@@ -87,6 +88,12 @@ _END_ROUTE = (
     .values(state=bindparam("end"), finished_at=bindparam("now"))
 )
 
+_APPEND_AGAIN = (
+    update(_routes)
+    .where(_route.id.in_(bindparam("lost", expanding=True)), _route.state == "appended")
+    .values(state="pending", appended_at=None)
+)
+
 
 @dataclass
 class Settled:
@@ -117,14 +124,17 @@ def settle(around: Round, entry: Entry) -> Settled:
                 due = look(around.db, inbound, session_id) if done else None
         # Without a look at the acks nobody knows yet whether a completed row was answered.
         statuses = {} if acks is None else _statuses(inbound, routes, open_ids.difference(done))
+        gone = [] if acks is None else _gone(inbound, routes, open_ids, statuses)
         if due is None and statuses:
             # An agent may have answered before its message was marked as appended, and with that as due.
             due = look(around.db, inbound, session_id)
-    left = [route for route in routes if route.inbound_id in statuses]
-    signals = _record(around, ended, left, statuses, acks or {}, due)
     for row in ended:
         if row.state == "delivered" and row.names_files:
             outbox.clear(around, row.message_out_id)
+    left = [route for route in routes if route.inbound_id in statuses]
+    signals = _record(around, ended, left, statuses, acks or {}, due)
+    if gone:
+        signals += _append_again(around, gone)
     if any(notice.trigger for notice in notices):
         signals.append(("wake", session_id, around.session.host_id))
     return Settled(signals, more=acks is None or len(ended) == BATCH)
@@ -147,6 +157,21 @@ def _statuses(inbound: Inbound, routes: Sequence[AnyRow], still_open: Collection
     return found
 
 
+def _gone(
+    inbound: Inbound, routes: Sequence[AnyRow], open_ids: Collection[str], statuses: Mapping[str, str]
+) -> list[AnyRow]:
+    """Routes whose row is not there any more: the file was restored from an older copy, or somebody deleted it."""
+    known = {*open_ids, *statuses}
+    return [one for one in routes if one.inbound_id not in known and inbound.row(one.inbound_id) is None]
+
+
+def _append_again(around: Round, routes: Sequence[AnyRow]) -> list[Signal]:
+    _log.warning("rows_gone", session=around.session.id, inbound=[route.inbound_id for route in routes])
+    with around.db.write_core() as connection:
+        connection.execute(_APPEND_AGAIN, {"lost": [route.id for route in routes]})
+    return [("append", around.session.id, around.session.host_id)]
+
+
 def _record(
     around: Round,
     ended: Sequence[AnyRow],
@@ -160,8 +185,6 @@ def _record(
     now = now_ms()
     apologised = False
     with around.db.write_core() as connection:
-        if due is not None:
-            due.set(connection)
         if ended:
             connection.execute(_SET_PROJECTED, {"ids": [row.id for row in ended], "now": now})
         replies = _replies(connection, around.session.id, list(statuses)) if routes else {}
@@ -172,6 +195,9 @@ def _record(
                 connection.execute(_END_ROUTE, {"route": route.id, "end": end, "now": now})
             if end == "dead":
                 apologised |= _apologise(connection, around, route)
+        if due is not None:
+            # The session's row comes after its routes, as in every other transaction that locks both.
+            due.set(connection)
     return [("deliver", around.session.id, around.session.host_id)] if apologised else []
 
 

@@ -41,6 +41,8 @@ from nanotasks.session.rows import NewRow
 _log = logs.get("intake")
 
 BATCH = 500
+# Messages with attachments in one batch, each as large as the gateway takes one.
+MEDIA_BATCH = 8
 
 _route = table_of(InboundRoute).c
 _event = table_of(InboundEvent).c
@@ -141,7 +143,7 @@ def _append_batch(db: Database, folder: SessionFolder, session_id: str) -> tuple
         folder.create()
     with open_inbound(folder) as inbound, inbound.transaction():
         with db.read_core() as connection:
-            routes = connection.execute(_UNAPPENDED, {"session_id": session_id}).all()
+            routes = _together(connection.execute(_UNAPPENDED, {"session_id": session_id}).all())
             blobs = read_blobs(connection, [route.event_id for route in routes if BLOB in route.content])
         inbound.insert([_row(folder, route, blobs.get(route.event_id, {})) for route in routes])
     if not routes:
@@ -157,6 +159,12 @@ def _append_batch(db: Database, folder: SessionFolder, session_id: str) -> tuple
             # It was closed in the meantime, and nobody would look at these rows again.
             return Appended(marked, told=end_unfinished(connection, session_id)), False
     return Appended(marked, trigger and marked > 0), now.waiting
+
+
+def _together(routes: Sequence[Any]) -> Sequence[Any]:
+    """As many of the first routes as may be in memory at one time, with their attachments."""
+    with_media = [number for number, route in enumerate(routes) if BLOB in route.content]
+    return routes[: with_media[MEDIA_BATCH]] if len(with_media) > MEDIA_BATCH else routes
 
 
 def _row(folder: SessionFolder, route: Any, blobs: Mapping[str, bytes]) -> NewRow:

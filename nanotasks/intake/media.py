@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, exists, select
 
 from nanotasks.central.base import table_of
-from nanotasks.central.events import Drop, InboundRoute, MediaBlob
+from nanotasks.central.events import Drop, InboundEvent, InboundRoute, MediaBlob
 from nanotasks.domain.access import AWAITS_APPROVAL
 from nanotasks.domain.base64_text import decode_base64
 from nanotasks.ids import new_id
@@ -72,6 +72,21 @@ def read_blobs(connection: Connection, event_ids: Collection[str]) -> dict[str, 
     ):
         found[event_id or ""][blob_id] = data
     return found
+
+
+def delete_left_over(connection: Connection, before_ms: int, limit: int) -> int:
+    """Delete blobs that were stored before then and that nobody waits for; how many.
+
+    They are those of messages that no agent got, and on PostgreSQL those of two appends that each left them to the
+    other.
+    """
+    waits = exists().where(InboundEvent.id == MediaBlob.event_id, InboundEvent.state == "pending")
+    on_its_way = exists().where(InboundRoute.event_id == MediaBlob.event_id, InboundRoute.state == "pending")
+    left = select(MediaBlob.id).where(MediaBlob.created_at < before_ms, ~waits, ~on_its_way).limit(limit)
+    ids = list(connection.execute(left).scalars())
+    if ids:
+        connection.execute(delete(table_of(MediaBlob)).where(MediaBlob.id.in_(ids)))
+    return len(ids)
 
 
 def delete_arrived(connection: Connection, event_ids: Collection[str]) -> None:

@@ -139,8 +139,13 @@ class ProcessRuntime:
         return self._registry.is_locked(session_id)
 
     def list(self) -> list[Running]:
-        """Every live agent of this installation on this host."""
-        found = (self.find(session_id) for session_id in self._registry.sessions())
+        """Every live agent of this installation on this host, but for those whose lock says nothing of its holder."""
+        found = []
+        for session_id in self._registry.sessions():
+            try:
+                found.append(self.find(session_id))
+            except RuntimeDownError as error:
+                log.warning("agent_unknown", session=session_id, error=str(error))
         return [running for running in found if running is not None]
 
     def stop(self, session_id: str, grace_s: float, reason: str) -> Exit | None:

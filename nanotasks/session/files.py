@@ -115,7 +115,7 @@ def outbox_files(
 ) -> Iterator[OutboxFile | RefusedFile]:
     """The files that an outbound message names, one at a time; raises nothing about what the agent put there.
 
-    A file larger than `max_bytes` is refused.
+    A file larger than `max_bytes` is refused. Raises `OSError` for passing trouble of this host.
     """
     return (_outbox_file(folder, message_id, name, max_bytes) for name in names)
 

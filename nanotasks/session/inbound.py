@@ -168,6 +168,12 @@ class Inbound:
         with self.transaction():
             return [found for (found,) in self._db.execute(SQL["complete"], (_json(message_ids),)).fetchall()]
 
+    def fail(self, message_ids: Collection[str]) -> None:
+        """Mark rows failed that are pending or paused."""
+        if message_ids:
+            with self.transaction():
+                self._db.executemany(SQL["fail"], [{"id": message_id} for message_id in message_ids])
+
     def reset_claimed(
         self, message_ids: Collection[str], at_ms: int, *, max_tries: int = 5, backoff_ms: int = 5000
     ) -> dict[str, Reset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nanotasks import signals
 from nanotasks.celery_app import app
 from nanotasks.central import database
+from nanotasks.intake import media
 from nanotasks.intake.placement import place_waiting
 from nanotasks.settings import settings
 from nanotasks.sweep import containers, due, hosts, lost, ticks
@@ -31,7 +32,7 @@ def sweep_due() -> None:
 
 @app.task(name="sweep.hosts")
 def sweep_hosts() -> None:
-    """Call silent hosts down, empty their queues, and find hosts for agent groups whose messages wait for one."""
+    """Call silent hosts down, empty their queues, find hosts for agent groups whose messages wait for one, tidy up."""
     config = settings()
     db = database(config)
     if ticks.claim(db, "sweep.hosts", config.sweep_hosts_period_s):
@@ -39,6 +40,8 @@ def sweep_hosts() -> None:
             signals.forget_host(host_id)
         with db.write_core() as connection:
             place_waiting(connection, config.sweep_batch)
+            before = db.now_ms(connection) - round(config.media_keep_h * 3_600_000)
+            media.delete_left_over(connection, before, config.sweep_batch)
 
 
 @app.task(name="sweep.containers")

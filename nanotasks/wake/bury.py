@@ -88,8 +88,12 @@ def _is_of(instance: Instance, claimed: str) -> bool:
 
 
 def settle_due(here: Here, folder: SessionFolder, session_id: str) -> int | None:
-    """Read the session's due time from its file while no agent runs: 0 for at once, None for never."""
+    """Read the session's due time from its file while no agent runs: 0 for at once, None for never.
+
+    Rows whose message has ended without them, because the session was closed for a while, end first.
+    """
     with open_inbound(folder) as inbound:
+        inbound.fail(instances.ended_elsewhere(here.db, session_id, inbound.open_ids()))
         return due.recompute(here.db, inbound, session_id, _finished(here, folder, inbound))
 
 

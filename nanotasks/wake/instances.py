@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nanotasks.central import Database
+from nanotasks.central.base import table_of
+from nanotasks.central.events import InboundRoute
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
 from nanotasks.runtimes.contract import Running
 from nanotasks.wake.here import Here
+
+_route = table_of(InboundRoute).c
+_ENDED = select(_route.inbound_id).where(
+    _route.session_id == bindparam("of_session"),
+    _route.inbound_id.in_(bindparam("open_ids", expanding=True)),
+    _route.state.in_(("answered", "completed", "dead")),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,15 @@ def read(db: Database, session_id: str) -> SessionFacts | None:
             .where(AgentSession.id == session_id)
         ).one_or_none()
     return SessionFacts(*found) if found else None
+
+
+def ended_elsewhere(db: Database, session_id: str, inbound_ids: Collection[str]) -> list[str]:
+    """Those of these inbound rows whose message has ended: nobody waits for an answer to it any more."""
+    if not inbound_ids:
+        return []
+    with db.read_core() as connection:
+        found = connection.execute(_ENDED, {"of_session": session_id, "open_ids": list(inbound_ids)})
+        return list(found.scalars())
 
 
 def live_on(db: Database, host_id: str) -> list[Instance]:

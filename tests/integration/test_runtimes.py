@@ -6,6 +6,7 @@ are files in its workspace.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -519,6 +520,17 @@ def test_a_damaged_lock_file_stops_nothing(process_world: World, content: str) -
     with process_world.watching():
         wait_for(lambda: not path.exists())
         process_world.started()
+
+
+def test_a_lock_that_says_nothing_of_its_holder_hides_no_other_agent(process_world: World) -> None:
+    """A launcher that was stopped right after it took the lock, or met a full disk, has written no record."""
+    process_world.start("wait()", "s1")
+    path = process_world.folder / "run" / "agents" / "s2.lock"
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert [running.session_id for running in process_world.runtime.list()] == ["s1"]
+        with pytest.raises(RuntimeDownError):
+            process_world.runtime.find("s2")
 
 
 def test_a_session_id_cannot_leave_its_folder(process_world: World) -> None:

@@ -16,9 +16,11 @@ import pytest
 from sqlalchemy import delete
 
 from nanotasks.agents.groups import change_config
+from nanotasks.agents.sessions import set_status
 from nanotasks.central import Database, leases
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
+from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import iso, now_ms
 from nanotasks.owners import Owner, this_owner
 from nanotasks.runtimes.contract import Exit, Running, RuntimeDownError, StartFailedError, StartSpec
@@ -27,7 +29,7 @@ from nanotasks.session.rows import Destination, DestinationType
 from nanotasks.wake import capacity, service
 from nanotasks.wake.here import State
 from tests.household import CLAIM, FINISH, Household
-from tests.scene import HOST
+from tests.scene import HOST, Speaker
 
 NOT_LONG_AGO_MS = 20_000
 
@@ -118,6 +120,21 @@ def test_what_the_agent_finished_is_not_due(house: Household) -> None:
     house.says(session_id, "INSERT INTO processing_ack VALUES ('m1', 'completed', datetime('now'))")
     assert service.wake(house.here, session_id).state is State.IDLE
     assert house.record(session_id).next_due_at is None
+
+
+def test_what_ended_while_the_session_was_closed_is_not_done_when_it_opens_again(house: Household) -> None:
+    """Those who wrote were told that it was not answered, and asked to send it again."""
+    session_id = house.session()
+    speaker = Speaker(house.stage, session_id, "ag-andy", house.folders[session_id])
+    speaker.hear("m1", reply_to="c1")
+    house.due(session_id, "m2")
+    for status in ("closed", "active"):
+        with house.here.db.write() as session:
+            set_status(session, session.get_one(AgentSession, session_id), status)
+    assert speaker.route_state("m1") == "dead"
+    house.change(session_id, next_due_at=0)
+    service.wake(house.here, session_id)
+    assert [house.row(session_id, one).status for one in ("m1", "m2")] == ["failed", "pending"]
 
 
 @pytest.mark.parametrize("values", [{"status": "closed"}, {"id": "sess-unknown"}])

@@ -64,6 +64,13 @@ def test_a_process_is_dead_when_it_ended_or_its_pid_was_reused() -> None:
     assert not is_dead(Owner("elsewhere", "b", 1, 1), "h")
 
 
+def test_a_process_that_counts_pids_apart_is_never_called_dead() -> None:
+    """A worker of this host in a container of its own: its pid means nothing here, and it may well be alive."""
+    boot = boot_id().partition("@")[0]
+    assert not is_dead(Owner("h", f"{boot}@1", 1, 1), "h")
+    assert is_dead(Owner("h", "another-boot@1", 1, 1), "h")
+
+
 def test_an_error_explains_itself() -> None:
     """The docstring is the default text, and the parts appear in order."""
     error = errors.NotFoundError(why="Because.", fix="Look elsewhere.")

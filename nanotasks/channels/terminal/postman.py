@@ -132,7 +132,8 @@ class Postman:
         self._news.clear()
 
     async def _bring_unshown(self) -> None:
-        while chats := list(self._trays):
+        # A chat whose clients take nothing more must not keep the letters of the others out of the batch.
+        while chats := [chat for chat, trays in self._trays.items() if any(tray.has_room for tray in trays)]:
             unshown = await asyncio.to_thread(self._unshown, chats)
             wanted = [item for item, chat, delivery_id in unshown if self._is_wanted(item, chat, delivery_id)]
             if not wanted:

@@ -28,10 +28,14 @@ class Tray:
         # By delivery too: a number may come again when the newest items were deleted.
         self._passed: OrderedDict[int, str] = OrderedDict()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the client may be sent a letter now."""
+        return len(self._unconfirmed) < WINDOW and not self._wire.is_congested
+
     def wants(self, item: int, delivery_id: str) -> bool:
         """Whether the client has not been sent this letter and may be sent it now."""
-        is_new = self._passed.get(item) != delivery_id
-        return is_new and len(self._unconfirmed) < WINDOW and not self._wire.is_congested
+        return self._passed.get(item) != delivery_id and self.has_room
 
     def offer(self, letter: Letter) -> None:
         """Send the letter if the client wants it; one that does not is offered it again later."""

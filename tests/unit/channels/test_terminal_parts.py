@@ -8,7 +8,9 @@ import socket
 
 import pytest
 
+from nanotasks.central import Database, mailbox
 from nanotasks.central.mailbox import Letter
+from nanotasks.channels.terminal import postman
 from nanotasks.channels.terminal.addressing import names_somebody
 from nanotasks.channels.terminal.protocol import decode, encode
 from nanotasks.channels.terminal.tray import WINDOW, Tray
@@ -134,3 +136,37 @@ def test_frames_are_lines() -> None:
     assert decode(b'{"text": "x"}') == ("message", {"text": "x"})
     with pytest.raises(InvalidError, match="'accepted'"):
         decode(b'{"type": "accepted"}')
+
+
+def test_a_chat_that_takes_no_more_letters_keeps_none_from_the_others(
+    sqlite_central: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait there: only chats with room are asked for."""
+    with sqlite_central.write_core() as connection:
+        for chat, number in (("deaf", 2 * WINDOW), ("local", 1)):
+            for item in range(number):
+                mailbox.put(
+                    connection,
+                    channel_type="terminal",
+                    platform_id=chat,
+                    thread_id=None,
+                    delivery_id=f"{chat}-{item}",
+                    kind="chat",
+                    content={"text": "x"},
+                    files=[],
+                    now=1,
+                )
+
+    async def scene() -> None:
+        man = postman.Postman(sqlite_central, lambda _chat: None)
+        deaf, here = Peer(), Peer()
+        tray = await deaf.tray()
+        await man.join("deaf", tray, lambda _waiting: None)
+        assert not tray.has_room
+        await man.join("local", await here.tray(), lambda _waiting: None)
+        assert here.items() == [2 * WINDOW + 1]
+        await deaf.close()
+        await here.close()
+
+    monkeypatch.setattr(postman, "_UNSHOWN_LIMIT", WINDOW)
+    asyncio.run(scene())

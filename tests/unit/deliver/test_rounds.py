@@ -17,12 +17,13 @@ from nanotasks.central.deliveries import Delivery
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Capabilities, DestinationError, PermanentError, RateLimitedError, TransientError
 from nanotasks.clock import iso, now_ms
-from nanotasks.deliver import operator
+from nanotasks.deliver import operator, outbox
 from nanotasks.deliver.pool import finish_background
 from nanotasks.deliver.service import Attempted, Drained, attempt, deliver_session
+from nanotasks.deliver.settle import UNANSWERED
 from nanotasks.settings import Settings
 from nanotasks.testing import ScriptedSender, channel_of, wait_for
-from tests.scene import Bells, Speaker, Stage
+from tests.scene import HOST, Bells, Speaker, Stage
 
 
 def deliver(speaker: Speaker, bells: Bells | None = None, settings: Settings | None = None) -> Drained:
@@ -537,6 +538,23 @@ def test_a_slow_channel_goes_on_in_the_background(andy: Speaker, sender: Scripte
     assert andy.inbound("SELECT status FROM delivered") == [("delivered",)]
 
 
+def test_a_later_attempt_that_gets_no_token_is_not_made(stage: Stage) -> None:
+    """It stays due, and its session is looked at again."""
+    slow = ScriptedSender()
+    with channel_of(slow, "slow", Capabilities(rate_limit_per_s=10.0)):
+        andy = stage.session("andy", stage.agent("andy"), stage.chat("family", "slow"))
+        slow.fail("one", TransientError("away"))
+        andy.say("one", channel="slow")
+        deliver(andy)
+        (row,) = stage.deliveries()
+        with stage.db.write() as session:
+            session.execute(update(Delivery).values(next_attempt_at=now_ms()))
+        made = attempt(stage.db, stage.settings, row.id, 2, bells=Bells(pauses=[60.0]))
+    assert not made.made
+    assert ("deliver", andy.id, HOST) in made.signals
+    assert len(slow.calls) == 1
+
+
 def test_a_rate_limit_is_waited_for_before_the_claim(stage: Stage) -> None:
     """A row that waits for its token is not yet `sending`."""
     slow = ScriptedSender()
@@ -547,3 +565,64 @@ def test_a_rate_limit_is_waited_for_before_the_claim(stage: Stage) -> None:
         deliver(andy, bells)
     assert slow.texts == ["one", "two"]
     assert bells.pauses == []
+
+
+def test_an_agent_cannot_take_the_id_of_a_host_message(andy: Speaker, sender: ScriptedSender) -> None:
+    """What it writes under one is delivered under another, and the notice that the host owes is not swallowed."""
+    andy.hear("m1:ag-andy")
+    andy.say("anything", id="host-unanswered-m1:ag-andy")
+    deliver(andy)
+    andy.ack("failed", "m1:ag-andy")
+    deliver(andy)
+    deliver(andy)
+    assert sender.texts == ["anything", UNANSWERED]
+
+
+def test_a_message_whose_row_is_gone_is_appended_again(andy: Speaker, sender: ScriptedSender) -> None:
+    """An inbound.db that was restored from an older copy loses no message."""
+    andy.hear("m1:ag-andy")
+    connection = sqlite3.connect(andy.folder.inbound_db)
+    with connection:
+        connection.execute("DELETE FROM messages_in")
+    connection.close()
+    drained = deliver(andy)
+    assert andy.route_state("m1:ag-andy") == "pending"
+    assert ("append", andy.id, HOST) in drained.signals
+
+
+def test_the_outbox_is_cleared_however_often_a_round_is_cut_short(
+    andy: Speaker, sender: ScriptedSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of what is out are removed before the ledger forgets that this is to be done."""
+
+    class Killed(BaseException): ...
+
+    def die(*_facts: object) -> None:
+        raise Killed
+
+    andy.say("report", id="msg-1", content=json.dumps({"text": "report", "files": ["a.txt"]}))
+    files = andy.folder.outbox / "msg-1"
+    files.mkdir(parents=True)
+    (files / "a.txt").write_text("figures")
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox, "clear", die)
+        with pytest.raises(Killed):
+            deliver(andy)
+    assert files.exists()
+    deliver(andy)
+    assert not files.exists()
+    assert sender.texts == ["report"]
+
+
+def test_the_files_of_a_message_are_bounded_together(andy: Speaker, sender: ScriptedSender) -> None:
+    """All of them are in memory at one time; those that find no room are left out, and the message goes."""
+    andy.stage.settings = replace(andy.stage.settings, outbox_max_file_mb=1)
+    names = ["a.bin", "b.bin", "c.bin", "d.bin"]
+    andy.say("report", id="msg-1", content=json.dumps({"text": "report", "files": names}))
+    files = andy.folder.outbox / "msg-1"
+    files.mkdir(parents=True)
+    for name in names:
+        (files / name).write_bytes(b"x" * (900 * 1024))
+    deliver(andy)
+    (sent,) = sender.arrived
+    assert [file.name for file in sent.files] == ["a.bin", "b.bin"]

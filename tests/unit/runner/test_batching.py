@@ -197,3 +197,14 @@ def test_working_off_any_backlog(tmp_path_factory: pytest.TempPathFactory, patte
         asked += [row.seq or 0 for row in found.rows if row.trigger]
         ack(session, "completed", *ids(found), *found.overtaken)
     assert asked == [row["seq"] for row in rows if row["trigger"]]
+
+
+@pytest.mark.parametrize(("tries", "overtaken"), [(0, True), (1, False), (2, False), (3, True)])
+def test_a_row_that_died_with_an_agent_keeps_its_place_for_a_while(
+    session: SessionByHand, tries: int, overtaken: bool
+) -> None:
+    """The agent sees a chat in order; but a row that keeps failing does not hold up the others for ever."""
+    session.post(tries=tries, process_after="2999-01-01T00:00:00.000Z")
+    later = session.post()
+    elsewhere = session.post(platform_id="tg:200")
+    assert ids(due(session)) == ([later] if overtaken else []) + [elsewhere]

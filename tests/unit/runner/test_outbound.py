@@ -130,12 +130,12 @@ def test_a_missing_column_is_added(session: SessionByHand) -> None:
 
 
 def test_the_connection_is_safe_before_it_is_used(outbound: Outbound) -> None:
-    """Rollback journal, full synchronisation, foreign keys, and patience with other writers."""
+    """Rollback journal, commits that outlive a power cut, foreign keys, and patience with other writers."""
     values = [
         outbound._db.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
     ]
-    assert values == ["delete", 2, 1, 5000]
+    assert values == ["delete", 3, 1, 5000]
 
 
 def test_a_lock_at_the_first_open_is_waited_for(session: SessionByHand) -> None:

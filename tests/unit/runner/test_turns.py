@@ -110,7 +110,7 @@ def test_a_follow_up_is_acked_when_it_is_answered(session: SessionByHand, start:
     assert session.acks() == {first: "processing", second: "processing"}
     gate.open()
     session.wait_done(first, second)
-    assert [row["in_reply_to"] for row in session.sent()] == [second, second]
+    assert [row["in_reply_to"] for row in session.sent()] == [first, second]
 
 
 def test_an_answer_to_several_inputs_acks_them_all(session: SessionByHand, start: Start, gate: Gate) -> None:
@@ -525,6 +525,18 @@ def test_trouble_between_turns_concerns_nobody(session: SessionByHand, start: St
     session.wait_done(session.post())
     session.wait_done(session.post())
     assert session.texts() == ["ok", "ok"]
+
+
+def test_an_answer_replies_to_what_it_answers(session: SessionByHand, start: Start, gate: Gate) -> None:
+    """Not to the message that came meanwhile and gets an answer of its own: the host tells by it who was answered."""
+    turns: list[list[Any]] = [[gate, OK], [OK]]
+    start(ScriptedProvider(lambda text: turns.pop(0)))
+    first = session.post()
+    assert gate.entered.wait(5)
+    second = session.post()
+    gate.open()
+    session.wait_done(first, second)
+    assert [row["in_reply_to"] for row in session.sent()] == [first, second]
 
 
 def test_a_message_that_met_the_loss_of_a_query_is_asked_anew(session: SessionByHand, start: Start, gate: Gate) -> None:

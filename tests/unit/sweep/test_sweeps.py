@@ -12,11 +12,12 @@ from sqlalchemy.event import listen
 from nanotasks.central import Database
 from nanotasks.central.chats import Chat
 from nanotasks.central.deliveries import Delivery
-from nanotasks.central.events import ChatCounter, InboundEvent, InboundRoute
+from nanotasks.central.events import ChatCounter, InboundEvent, InboundRoute, MediaBlob
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.intake.media import delete_left_over
 from nanotasks.owners import Owner, boot_id, this_owner
 from nanotasks.settings import Settings
 from nanotasks.sweep import due, hosts, lost, ticks
@@ -319,3 +320,20 @@ def test_a_draining_host_stays_so(central: Database) -> None:
     hosts.heartbeat(central, CONFIG)
     with central.read() as session:
         assert session.scalars(select(Host.state)).all() == ["draining"]
+
+
+def test_attachments_that_nobody_waits_for_are_deleted_after_a_while(central: Database) -> None:
+    """Those of messages that no agent got are kept for a time, in which they may be routed once more."""
+    event(central, 0, state="dropped")
+    event(central, 2, chat="den", state="pending")
+    agent_session(central, "one")
+    route(central, 1, "one")
+    with central.write() as session:
+        for number in range(3):
+            for age in (0, 1000):
+                blob_id, event_id = f"b{number}-{age}", f"ev{number}"
+                session.add(MediaBlob(id=blob_id, event_id=event_id, size_bytes=1, data=b"x", created_at=2000 - age))
+    with central.write_core() as connection:
+        delete_left_over(connection, 1500, 10)
+        left = set(connection.execute(select(MediaBlob.id)).scalars())
+    assert left == {"b0-0", "b1-0", "b1-1000", "b2-0", "b2-1000"}
