@@ -138,7 +138,11 @@ class Runner:
         """Do something that needs the files. Trouble with them is logged once and borne for a while."""
         try:
             action()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
+            # A file that is read while it is being replaced or written across a share looks damaged for a moment;
+            # any other subclass is a mistake of ours.
+            if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise
             now, text = time.monotonic(), str(error)
             if self._trouble is None:
                 log.warning("files_unusable", error=text)

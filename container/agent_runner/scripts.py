@@ -48,7 +48,10 @@ def decide(row: InboundRow, output: str) -> Outcome:
     if field(answer, "wakeAgent") is not True:
         return Outcome(None)
     content = parse_content(row.content)
-    return Outcome(row._replace(content=to_json({**content, "scriptOutput": field(answer, "data")})))
+    try:
+        return Outcome(row._replace(content=to_json({**content, "scriptOutput": field(answer, "data")})))
+    except RecursionError:  # read at the last level that can be read, and one more is too much to write
+        return Outcome(None)
 
 
 class ScriptRunner:

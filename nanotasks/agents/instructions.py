@@ -59,8 +59,14 @@ def compose(workspace: Path, parts: Mapping[str, str], shared: str) -> None:
                 safe_files.replace(inner, name, text)
         finally:
             os.close(inner)
+        safe_files.replace(opened, "CLAUDE.md", claude_md(parts))
+    link_shared(workspace, shared)
+
+
+def link_shared(workspace: Path, shared: str) -> None:
+    """Make the link to the shared part, in place of anything else."""
+    with directories.opened(workspace) as opened:
         found = directories.entry(opened, SHARED)
         if found is not None and not stat.S_ISLNK(found.st_mode):
             directories.remove(opened, SHARED)
         safe_files.link(opened, SHARED, shared)
-        safe_files.replace(opened, "CLAUDE.md", claude_md(parts))

@@ -85,13 +85,18 @@ def prepare(
     config_file = container_config.write(folder.host, content)
     parts = instructions.fragments(container, content["mcpServers"], facts.config.cli_scope)
     shared = SHARED_INSTRUCTIONS if in_docker else str(container / "CLAUDE.md")
-    instructions.compose(agent_folder, parts, shared)
+    # What is mounted comes from the host's folder: the agent's other sessions can change their own at any moment,
+    # and a link that they put there would be followed by the daemon.
+    instructions.compose(folder.host if in_docker else agent_folder, parts, shared)
     available = {path.name for path in (container / "skills").iterdir() if path.is_dir()}
     skills = workspace.chosen_skills(content["skills"], available)
     workspace.link_skills(state, skills, SKILLS if in_docker else str(container / "skills"))
 
     if in_docker:
-        workspace.prepare_mount_points(agent_folder, files=[container_config.NAME])
+        workspace.prepare_mount_points(
+            agent_folder, folders=[instructions.FRAGMENTS], files=[container_config.NAME, "CLAUDE.md"]
+        )
+        instructions.link_shared(agent_folder, shared)
         workspace.prepare_mount_points(folder.workspace, folders=["agent", *(["extra"] if extra else [])])
         mounts = (*_mounts(folder, agent_folder, config_file, state, container), *extra)
         environment = _paths_in_container()
@@ -130,8 +135,8 @@ def _mounts(folder: SessionFolder, agent: Path, config: Path, state: Path, conta
         Mount(folder.host, "/host"),
         Mount(agent, AGENT, read_only=False, owned=True),
         Mount(config, f"{AGENT}/{container_config.NAME}"),
-        Mount(agent / "CLAUDE.md", f"{AGENT}/CLAUDE.md"),
-        Mount(agent / instructions.FRAGMENTS, f"{AGENT}/{instructions.FRAGMENTS}"),
+        Mount(folder.host / "CLAUDE.md", f"{AGENT}/CLAUDE.md"),
+        Mount(folder.host / instructions.FRAGMENTS, f"{AGENT}/{instructions.FRAGMENTS}"),
         Mount(container / "CLAUDE.md", SHARED_INSTRUCTIONS),
         Mount(container, CODE_TARGET),
         Mount(container / "skills", SKILLS),

@@ -58,4 +58,10 @@ def in_states(alias: str, *states: str) -> Any:
 
 def dumps(value: Any) -> str:
     """Compact JSON, the form that session files and readers by substring expect."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # JavaScript cuts an emoji in two, and JSON can spell the halves, which no database holds.
+        return json.dumps(value, separators=(",", ":"))
+    return text

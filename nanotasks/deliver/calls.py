@@ -49,6 +49,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("rate_limited", str(error), max(0, round(error.retry_after_s * 1000)))
     if isinstance(error, SendError):
         return Failure(error.error_class, str(error))
+    if isinstance(error, RecursionError | UnicodeError):
+        return Failure("permanent", "the content cannot be written in the form that the channel sends")
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, TimeoutError) and not str(error):
         text = "the channel did not answer in time"

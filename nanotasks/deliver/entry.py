@@ -91,6 +91,8 @@ class Entry:
 
         A file that cannot be read says nothing.
         """
+        if self.unreadable is not None:
+            return {}  # it could not be read a moment ago, and others wait
         found = self._look(lambda reader: (bool(self._read(reader)), reader.acks(message_ids)))
         if found is None:
             return {}

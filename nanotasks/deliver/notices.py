@@ -22,6 +22,8 @@ from nanotasks.session.rows import NewRow
 
 PREFIX = "sys-"
 WAKING = 3
+# Of a flood of dead messages so many are told one by one, the others in one row.
+SINGLY = 20
 WINDOW_MS = 10 * 60_000
 
 
@@ -31,13 +33,24 @@ def notices_of(around: Round, dead: Sequence[AnyRow]) -> list[NewRow]:
     if not own:
         return []
     waking = WAKING - _recently_told(around)
-    return [_notice(around, row, trigger=int(number < waking)) for number, row in enumerate(own)]
+    told = [_notice(around, row, trigger=int(number < waking)) for number, row in enumerate(own[:SINGLY])]
+    return told + ([_summary(around, own[SINGLY:])] if len(own) > SINGLY else [])
 
 
 def _notice(around: Round, row: AnyRow, *, trigger: int) -> NewRow:
     failure = Failure(row.error_class or "permanent", row.error_text or "")
     answers_a_notice = (row.in_reply_to or "").startswith(PREFIX)
     text = death_notice(_subject(row), failure, row.attempts)
+    return _told(around, row, text, trigger=0 if answers_a_notice else trigger)
+
+
+def _summary(around: Round, rows: Sequence[AnyRow]) -> NewRow:
+    first, last = rows[0], rows[-1]
+    text = f"{len(rows)} more of your messages (#{first.seq} to #{last.seq}) could not be delivered."
+    return _told(around, first, text, trigger=0)
+
+
+def _told(around: Round, row: AnyRow, text: str, *, trigger: int) -> NewRow:
     return NewRow(
         id=f"{PREFIX}{row.id.partition('-')[2]}-{row.attempts}",
         kind="chat",
@@ -45,7 +58,7 @@ def _notice(around: Round, row: AnyRow, *, trigger: int) -> NewRow:
         timestamp_ms=now_ms(),
         channel_type="agent",
         platform_id=around.session.agent_group_id,
-        trigger=0 if answers_a_notice else trigger,
+        trigger=trigger,
     )
 
 
@@ -61,7 +74,7 @@ def _subject(row: AnyRow) -> str:
 
 def _action(content: str) -> str:
     try:
-        return f" ({json.loads(content)['action']})"
+        return f" ({str(json.loads(content)['action'])[:100]})"
     except (ValueError, RecursionError, KeyError, TypeError):
         return ""
 

@@ -28,7 +28,8 @@ Anybody may die between any two of these steps, or be stopped and go on late. Wh
   nothing, and it stops.
 
 A lane's order holds because only its head may be claimed: not while a row of it is `sending` (a unique index), and
-not over a row that is to be tried again. Two rounds over one session at one time share its lanes by these claims.
+not over a row that is to be tried again. First attempts of a session are made by one round at a time (`turn`), so that
+a long backlog takes one child of a worker and no more; its lanes are shared with later attempts by these claims.
 
 Later attempts are made by `attempt`, one signal each, so that Flower shows a delivery and its retries on one line.
 
@@ -60,13 +61,14 @@ from nanotasks.deliver.ledger import AnyRow, Claim
 from nanotasks.deliver.places import place_to_wait
 from nanotasks.deliver.pool import Job, process_pool
 from nanotasks.deliver.settle import settle
+from nanotasks.deliver.turn import Turn
 from nanotasks.domain.delivery import Failure, History, Verdict
 from nanotasks.settings import Settings
 
 _log = logs.get("deliver")
 
-# How long one round may claim new rows; what is left then is signalled anew.
-ROUND_S = 20.0
+# How long one round may claim new rows; what is left then is signalled anew, and other sessions have their turn.
+ROUND_S = 2.0
 
 # What a sender may take beyond its deadline before a waiting task leaves it alone.
 GRACE_S = 5.0
@@ -113,6 +115,21 @@ def deliver_session(
     around = begin_round(db, settings, session_id, signals=bells, task_id=task_id)
     if around is None:
         return Drained()
+    turn = Turn(around.session.folder)
+    if not turn.take():
+        return Drained()
+    wanted = False
+    try:
+        drained = _round(around)
+    finally:
+        wanted = turn.give_back()
+    if wanted:
+        drained.signals.append(_look_again(around))
+    drained.signals = list(dict.fromkeys(drained.signals))
+    return drained
+
+
+def _round(around: Round) -> Drained:
     until = time.monotonic() + ROUND_S
     drained = Drained(signals=_recover(around) if around.session.is_sending else [])
     entry = Entry(around)
@@ -132,7 +149,6 @@ def deliver_session(
         if sends.interrupted or (more and time.monotonic() >= until):
             drained.signals.append(_look_again(around))
             break
-    drained.signals = list(dict.fromkeys(drained.signals))
     return drained
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from nanotasks import logs
 from nanotasks.central.base import in_states, table_of
@@ -58,7 +58,11 @@ _ENDED = (
         _row.error_class,
         _row.error_text,
         _row.content.contains('"files"').label("names_files"),
-        case((_row.state == "dead", _row.content), else_="").label("content"),
+        # Of a request that died its name is told; of other contents nothing, and they may be large.
+        case(
+            ((_row.state == "dead") & (_row.kind == "system") & (func.length(_row.content) < 10_000), _row.content),
+            else_="",
+        ).label("content"),
     )
     .where(
         _row.session_id == bindparam("of_session"),

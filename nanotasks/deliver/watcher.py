@@ -22,6 +22,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select as select_rows
@@ -41,6 +42,7 @@ _log = logs.get("watcher")
 REREAD_S = 1.0
 INOTIFY_AGAIN_S = 10.0
 POLL_S = 0.1
+GLANCE_S = 0.05
 STOP_CHECK_S = 0.25
 
 DATABASE = "outbound.db"
@@ -73,7 +75,8 @@ class Watcher:
         self._polled: dict[str, tuple[SessionFolder, object]] = {}
         self._folders: dict[str, SessionFolder] = {}
         self._glances: dict[str, Glance | None] = {}
-        self._limits = ReadLimits.of(settings)
+        # One thread looks at all of them, and what it cannot read at once is worth a round anyway.
+        self._limits = replace(ReadLimits.of(settings), deadline_s=GLANCE_S, lock_wait_s=GLANCE_S)
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set; may be run again."""

@@ -111,6 +111,7 @@ class ProcessRuntime:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd="/",
+                env={},  # the worker's has secrets, and the agent can see its parent's
                 timeout=self._start_timeout_s,
                 check=False,
             )

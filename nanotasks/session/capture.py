@@ -49,11 +49,14 @@ _ROLLBACK_FORMAT = b"\x01\x01"
 
 
 @contextmanager
-def captured(folder: SessionFolder, deadline: float, *, agent_is_dead: bool = False) -> Iterator[sqlite3.Connection]:
+def captured(
+    folder: SessionFolder, patience: float, deadline: float, *, agent_is_dead: bool = False
+) -> Iterator[sqlite3.Connection]:
     """A read-only connection to the session's outbound.db, on which no writer can change what is read.
 
     Raises `HostileFileError` when the file is not what it should be, `OutboundBusyError` when it stays locked until
-    `deadline` (`time.monotonic()`), `HotJournalError` when it must be rolled back first.
+    `patience` or is not copied by `deadline` (both `time.monotonic()`), `HotJournalError` when it must be rolled back
+    first.
     """
     with ExitStack() as held:
         try:
@@ -61,11 +64,11 @@ def captured(folder: SessionFolder, deadline: float, *, agent_is_dead: bool = Fa
             workspace = held.enter_context(directories.opened(folder.root, "workspace"))
         except FileNotFoundError as error:
             raise HostileFileError(f"The session {folder.root.name} has no workspace.", why=f"{error}.") from error
-        with _turn(root, deadline):
+        with _turn(root, patience):
             file = _open(root, workspace)
             held.callback(os.close, file)
             try:
-                shared_lock.acquire(file, deadline)
+                shared_lock.acquire(file, patience)
                 _check_format(file)
                 journal = _hot_journal(file, workspace)
                 if journal is None:

@@ -37,7 +37,7 @@ MAX_CLAIMS = 1000
 # Text of one batch of rows in memory; a longer batch ends early.
 MAX_BATCH_CHARACTERS = 8_000_000
 _OPCODES_BETWEEN_LOOKS = 1000
-_FUNCTIONS = frozenset({"max", "coalesce", "typeof", "strftime"})
+_FUNCTIONS = frozenset({"max", "coalesce", "typeof", "strftime", "substr"})
 _READABLE = frozenset({*TABLES, "sqlite_master"})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
@@ -56,10 +56,15 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """How long one opening and all that is read through it may take, and how large one value may be."""
+    """How long one opening and all that is read through it may take, and how large one value may be.
+
+    `lock_wait_s` is the part of it for which a lock is waited for: an honest runner's commit takes milliseconds, and
+    its end is an event of its own.
+    """
 
     deadline_s: float = 2.0
     max_value_bytes: int = 1024 * 1024
+    lock_wait_s: float = 0.1
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -78,7 +83,8 @@ def open_outbound(
     limits = limits or ReadLimits()
     deadline = time.monotonic() + limits.deadline_s
     try:
-        with captured(folder, deadline, agent_is_dead=agent_is_dead) as connection:
+        patience = min(deadline, time.monotonic() + limits.lock_wait_s)
+        with captured(folder, patience, deadline, agent_is_dead=agent_is_dead) as connection:
             _fence_in(connection, limits, deadline)
             yield OutboundReader(connection)
     except (sqlite3.Error, UnicodeDecodeError) as error:

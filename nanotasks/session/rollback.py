@@ -41,13 +41,13 @@ def rolled_back_copy(root_path: Path, root: int, file: int, journal: int, deadli
     Raises `HostileFileError` for a journal that is no honest runner's, `OutboundBusyError` at the deadline.
     """
     _check_sizes(file, journal)
-    _check_journal(journal)
     directories.remove(root, _FOLDER)
     os.mkdir(_FOLDER, 0o700, dir_fd=root)
     try:
         with directories.opened(root_path, _FOLDER) as folder:
             _copy(file, folder, "outbound.db", deadline)
             _copy(journal, folder, "outbound.db-journal", deadline)
+            _check_journal(folder, "outbound.db-journal")
         _roll_back(root_path / _FOLDER / "outbound.db")
         yield f"{_FOLDER}/outbound.db"
     finally:
@@ -56,14 +56,25 @@ def rolled_back_copy(root_path: Path, root: int, file: int, journal: int, deadli
 
 def _check_sizes(file: int, journal: int) -> None:
     if os.fstat(file).st_size + os.fstat(journal).st_size > MAX_BYTES:
-        raise HostileFileError("outbound.db is too large to be rolled back on a copy.")
+        raise OutboundBusyError(
+            why="It is too large to be rolled back on a copy.", fix="The next runner of the session rolls it back."
+        )
 
 
-def _check_journal(journal: int) -> None:
+def _check_journal(folder: int, name: str) -> None:
+    """Look at the copy, which nobody can change any more."""
+    journal = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _check_content(journal)
+    finally:
+        os.close(journal)
+
+
+def _check_content(journal: int) -> None:
     header = os.pread(journal, _HEADER.size, 0)
     if len(header) == _HEADER.size:
         _, _, _, pages, _, page_size = _HEADER.unpack(header)
-        if pages * page_size > MAX_BYTES:
+        if page_size == 0 or pages * page_size > MAX_BYTES:
             raise HostileFileError("The journal of outbound.db claims an impossible size.")
     if os.pread(journal, len(_MAGIC), max(0, os.fstat(journal).st_size - len(_MAGIC))) == _MAGIC:
         raise HostileFileError(

@@ -106,6 +106,13 @@ def _unsignalled(
     return lately if since is None else or_(lately, signalled < since)
 
 
+_ahead = aliased(Delivery, name="ahead")
+_FREE = ~exists().where(_ahead.lane == Delivery.lane, _is("retrying", "sending", table="ahead"))
+# Messages that are not to be sent before their time; the others had their signal when they were entered.
+_LATER = Delivery.next_attempt_at > Delivery.created_at
+_FRESH_AND_DUE = or_(Delivery.next_attempt_at <= _YOUNG, and_(_LATER, Delivery.next_attempt_at <= _NOW))
+
+
 @dataclass(frozen=True)
 class _Queries:
     """`sessions` and `unfinished` give (session, host), `attempts` (delivery, host, attempts made)."""
@@ -144,11 +151,9 @@ def _queries(*, here: bool) -> _Queries:
         .order_by(func.coalesce(Delivery.signalled_at, 0), Delivery.next_attempt_at)
         .limit(_BATCH)
     )
-    ahead = aliased(Delivery, name="ahead")
-    blocked = exists().where(ahead.lane == Delivery.lane, _is("retrying", "sending", table="ahead"))
     unfinished = (
         # Rows never tried, unless a row of their lane is being sent or is to be tried again.
-        and_(_is("pending"), Delivery.next_attempt_at <= _YOUNG, ~blocked),
+        and_(_is("pending"), _FRESH_AND_DUE, _FREE),
         # Sends that are too old for anybody to finish them.
         and_(_is("sending"), Delivery.next_attempt_at <= _NOW),
         # Outcomes that are not in the session's file yet.
@@ -159,7 +164,7 @@ def _queries(*, here: bool) -> _Queries:
         attempts,
         tuple(
             select(Delivery.session_id, Delivery.host_id)
-            .where(condition, _unsignalled(Delivery.signalled_at), mine)
+            .where(condition, _unsignalled(Delivery.signalled_at, Delivery.next_attempt_at), mine)
             .group_by(Delivery.session_id, Delivery.host_id)
             .order_by(func.min(func.coalesce(Delivery.signalled_at, 0)), func.min(Delivery.created_at))
             .limit(_BATCH)
@@ -190,6 +195,13 @@ _NEXT_ATTEMPT = select(func.min(Delivery.next_attempt_at)).where(
     _is("retrying", "parked"),
     or_(Delivery.signalled_at.is_(None), Delivery.signalled_at < Delivery.next_attempt_at),
 )
+_NEXT_LATER = select(func.min(Delivery.next_attempt_at)).where(
+    Delivery.host_id == _THIS,
+    _is("pending"),
+    _LATER,
+    _FREE,
+    or_(Delivery.signalled_at.is_(None), Delivery.signalled_at < Delivery.next_attempt_at),
+)
 # Written out, so that SQLite sees that the partial index fits.
 _WAITS_FOR_ITS_RETRY = text("inbound_events.state = 'pending' AND inbound_events.next_try_at IS NOT NULL")
 _UNSIGNALLED_RETRY = or_(ChatCounter.signalled_at.is_(None), ChatCounter.signalled_at < InboundEvent.next_try_at)
@@ -213,7 +225,7 @@ _NEXT_RETRY = (
     .join(ChatCounter, _OF_CHAT)
     .where(_WAITS_FOR_ITS_RETRY, _UNSIGNALLED_RETRY)
 )
-_NEXT = (_NEXT_SESSION, _NEXT_ATTEMPT, _NEXT_RETRY)
+_NEXT = (_NEXT_SESSION, _NEXT_ATTEMPT, _NEXT_LATER, _NEXT_RETRY)
 
 
 def _pairs(connection: Connection, query: AnySelect, known: dict[str, Any]) -> list[tuple[str, str]]:

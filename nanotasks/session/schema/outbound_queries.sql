@@ -48,10 +48,12 @@ SELECT coalesce(max(rowid), 0) FROM messages_out;
 SELECT seq FROM messages_out WHERE seq <= ? AND typeof(seq) = 'integer' ORDER BY seq DESC LIMIT 1;
 
 -- name: ack
-SELECT status FROM processing_ack WHERE message_id = ?;
+SELECT substr(status, 1, 12) FROM processing_ack WHERE message_id = ?;
 
+-- Cut to what an honest one may have, because many are in memory at one time.
 -- name: claims
-SELECT message_id, status_changed FROM processing_ack WHERE status = 'processing' ORDER BY status_changed LIMIT ?;
+SELECT substr(message_id, 1, 1100), substr(status_changed, 1, 40) FROM processing_ack
+ WHERE status = 'processing' ORDER BY substr(status_changed, 1, 40) LIMIT ?;
 
 -- name: container_state
 SELECT current_tool, tool_declared_timeout_ms, tool_started_at, updated_at FROM container_state WHERE id = 1;

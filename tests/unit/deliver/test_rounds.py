@@ -6,8 +6,10 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,9 +17,17 @@ from sqlalchemy import update
 
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.sessions import AgentSession
-from nanotasks.channels.contract import Capabilities, DestinationError, PermanentError, RateLimitedError, TransientError
+from nanotasks.channels.contract import (
+    Capabilities,
+    DestinationError,
+    OutboundMessage,
+    PermanentError,
+    RateLimitedError,
+    TransientError,
+)
 from nanotasks.clock import iso, now_ms
 from nanotasks.deliver import operator, outbox
+from nanotasks.deliver.notices import SINGLY
 from nanotasks.deliver.pool import finish_background
 from nanotasks.deliver.service import Attempted, Drained, attempt, deliver_session
 from nanotasks.deliver.settle import UNANSWERED
@@ -626,3 +636,52 @@ def test_the_files_of_a_message_are_bounded_together(andy: Speaker, sender: Scri
     deliver(andy)
     (sent,) = sender.arrived
     assert [file.name for file in sent.files] == ["a.bin", "b.bin"]
+
+
+def test_half_an_emoji_settles_like_anything_else(andy: Speaker, sender: ScriptedSender) -> None:
+    """JavaScript cuts texts in the middle of a pair, and JSON can spell that; the round after it goes on."""
+    andy.say("cut", content='{"text":"cut \\ud83d"}')
+    andy.say("request", kind="system", content='{"action":"\\ud800"}', to=None, channel=None)
+    andy.say("later")
+    deliver(andy)
+    assert sender.texts == ["cut \ud83d", "later"]
+    assert states(andy) == ["delivered", "dead", "delivered"]
+    assert all(row.projected_at for row in andy.stage.deliveries())
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no")])
+def test_what_cannot_be_written_holds_no_lane(andy: Speaker, sender: ScriptedSender, error: Exception) -> None:
+    """It never will be, so it is given up at once and the next message goes."""
+    sender.fail("one", error)
+    andy.say("one", "two")
+    deliver(andy)
+    assert states(andy) == ["dead", "delivered"]
+
+
+def test_a_flood_of_dead_messages_is_told_in_few_words(andy: Speaker) -> None:
+    """The first ones singly, the others in one row."""
+    andy.say(*(f"m{number}" for number in range(60)), to="nowhere", channel="scripted")
+    deliver(andy)
+    told = [json.loads(content)["text"] for (content,) in andy.inbound("SELECT content FROM messages_in ORDER BY seq")]
+    assert len(told) == SINGLY + 1
+    assert told[-1].startswith("40 more of your messages (#")
+
+
+def test_a_session_has_one_round_at_a_time(andy: Speaker, sender: ScriptedSender) -> None:
+    """A second one returns at once, and the first has the session looked at once more."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(_message: OutboundMessage) -> None:
+        entered.set()
+        assert go_on.wait(10)
+
+    sender.before = wait
+    patient = replace(andy.stage.settings, delivery_wait_s=10.0)
+    andy.say("one")
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(deliver, andy, None, patient)
+        assert entered.wait(10)
+        assert deliver(andy) == Drained()
+        go_on.set()
+        assert ("deliver", andy.id, HOST) in first.result(10).signals
+    assert deliver(andy).signals == []

@@ -716,3 +716,17 @@ def test_a_provider_that_wants_to_exit_only_fails_its_turn(session: SessionByHan
 
 def exit_like_a_library() -> None:
     raise SystemExit
+
+
+def test_a_file_that_looks_damaged_for_a_moment_ends_no_turn(session: SessionByHand, start: Start, gate: Gate) -> None:
+    """Read while it is replaced, or torn across a share; the answer is committed when it is whole again."""
+    start(ScriptedProvider(lambda text: [gate, OK]))
+    row = session.post()
+    assert gate.entered.wait(5)
+    whole = session.inbound.read_bytes()
+    session.inbound.write_bytes(b"torn" * 256)
+    gate.open()
+    time.sleep(0.3)  # the runner meets the damage meanwhile; there is no fact of it outside
+    session.inbound.write_bytes(whole)
+    session.wait_done(row)
+    assert session.texts() == ["ok"]

@@ -319,7 +319,8 @@ def test_history_slows_no_drain(folder: SessionFolder) -> None:
         "container_state": (),
     }.items():
         for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {outbound.SQL[name]}", parameters):
-            assert "SEARCH" in step or "INDEX" in step, (name, step)
+            # The few claims are sorted by what is left of them when they are cut.
+            assert "SEARCH" in step or "INDEX" in step or (name, step) == ("claims", "USE TEMP B-TREE FOR ORDER BY")
     connection.close()
 
 

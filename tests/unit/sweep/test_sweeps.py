@@ -337,3 +337,16 @@ def test_attachments_that_nobody_waits_for_are_deleted_after_a_while(central: Da
         delete_left_over(connection, 1500, 10)
         left = set(connection.execute(select(MediaBlob.id)).scalars())
     assert left == {"b0-0", "b1-0", "b1-1000", "b2-0", "b2-1000"}
+
+
+def test_a_message_for_later_is_signalled_when_its_time_comes(central: Database) -> None:
+    """The alarm knows the time, and a row of its lane that is tried again comes first."""
+    agent_session(central, "one")
+    now = now_ms()
+    delivery(central, 1, "one", "pending", lane="l1", next_attempt_at=now - 10)
+    delivery(central, 2, "one", "pending", lane="l2", next_attempt_at=now + 60_000)
+    assert due.next_due_ms(central, "a") == now - 10
+    assert due.due_signals(central, CONFIG, "a") == [("deliver", "one", "a")]
+    assert due.next_due_ms(central, "a") == now + 60_000
+    delivery(central, 3, "one", "retrying", lane="l2", next_attempt_at=now + 90_000, attempts=1)
+    assert due.next_due_ms(central, "a") == now + 90_000
