@@ -78,7 +78,7 @@ def run_keeper(lifeline: Lifeline, *, beat: bool = False) -> int:
 
 def elected(path: Path, stop: threading.Event) -> int | None:
     """Wait for the lock of this host's keeper; the open lock, or None when `stop` came first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     while True:
         try:

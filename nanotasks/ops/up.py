@@ -66,7 +66,7 @@ def run_up(*, chat: bool = True) -> int:
 def only_one(data_dir: Path) -> Iterator[None]:
     """Hold the data directory's lock; the children share it, so it is free once all of them are gone."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(
