@@ -65,6 +65,8 @@ class Intake:
         with self._inbound.open() as reader:
             due = self._inbound.due(reader, self._config.max_messages)
             self._next_due = reader.next_due()
+            # A host that gave up on this process may have deleted its claims; what it still works on is not new.
+            due = due._replace(rows=tuple(row for row in due.rows if row.id not in self._turns.held))
             if not due.rows:
                 return False
             destinations, session = reader.destinations(), reader.session_routing()

@@ -107,8 +107,7 @@ class Runner:
             self._conversation.drop(_STOP_WAIT_S)
             self._ledger.close()
             self._wakeup.close()
-        unanswered = [row_id for batch in (*self._turns.open, *self._turns.waiting) for row_id in batch.ids]
-        log.info("stopped", unanswered=unanswered)
+        log.info("stopped", unanswered=sorted(self._turns.held))
 
     def _work(self) -> None:
         self._open_letters()

@@ -67,6 +67,11 @@ class Turns:
     def __len__(self) -> int:
         return len(self.open) + len(self.waiting)
 
+    @property
+    def held(self) -> set[str]:
+        """The ids of all rows that are claimed and not answered."""
+        return {row_id for batch in (*self.open, *self.waiting) for row_id in batch.ids}
+
     def current(self, *, after: int = 0) -> Batch | None:
         """The batch that is being answered or will be next, once the first `after` open ones are gone."""
         return next(iter([*[*self.open][after:], *self.waiting]), None)

@@ -111,6 +111,10 @@ class SessionByHand:
     def insert_outbound(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         self._write(self.outbound, lambda db: _insert_all(db, table, rows))
 
+    def delete_claims(self) -> None:
+        """As a host does that believes this session's runner dead (NanoClaw 2's sweep)."""
+        self._write(self.outbound, lambda db: db.execute("DELETE FROM processing_ack WHERE status = 'processing'"))
+
     def destinations(self, *rows: Mapping[str, Any]) -> None:
         """Replace all destinations, in one transaction."""
 

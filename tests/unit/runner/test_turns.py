@@ -730,3 +730,17 @@ def test_a_file_that_looks_damaged_for_a_moment_ends_no_turn(session: SessionByH
     session.inbound.write_bytes(whole)
     session.wait_done(row)
     assert session.texts() == ["ok"]
+
+
+def test_a_row_whose_claim_was_taken_away_is_not_asked_twice(session: SessionByHand, start: Start, gate: Gate) -> None:
+    """A host that believed this runner dead deletes its claims, while it is at work on them."""
+    provider = ScriptedProvider(lambda text: [gate, OK])
+    start(provider)
+    row = session.post()
+    assert gate.entered.wait(5)
+    session.delete_claims()
+    session.post(trigger=0)  # a commit, at which the runner looks for due rows
+    session.wait(lambda: len(provider.prompts) >= 1, "a look")
+    gate.open()
+    session.wait_done(row)
+    assert (len(provider.prompts), session.texts()) == (1, ["ok"])
