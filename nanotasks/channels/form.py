@@ -8,6 +8,7 @@ JSON text. Unknown fields are ignored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,10 @@ Identifier = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(
 
 def _field(name: str, description: str, default: Any = None) -> Any:
     return Field(default, validation_alias=AliasChoices(name, to_camel(name)), description=description)
+
+
+# Either alphabet, with line breaks or without.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]*={0,2}\s*")
 
 
 class AddressForm(BaseModel):
@@ -131,9 +136,20 @@ def _content(form: MessageForm) -> dict[str, Any]:
     for name, value in given.items():
         if value is not None:
             content.setdefault(name, value)
+    _check_attachments(content.get("attachments"))
     if form.content is None and not content.keys() & {"text", "attachments"}:
         raise InvalidError("The message is empty.", fix="Give text, content or attachments.")
     return content
+
+
+def _check_attachments(attachments: Any) -> None:
+    """Bytes that are no base64 would arrive as an empty or a broken file."""
+    for number, one in enumerate(attachments if isinstance(attachments, list) else [], start=1):
+        data = one.get("data") if isinstance(one, dict) else None
+        if isinstance(data, str) and not _BASE64.fullmatch(data):
+            raise InvalidError(
+                f"The data of attachment {number} is not base64.", fix="Encode the file's bytes as base64 (RFC 4648)."
+            )
 
 
 def _read_content(content: dict[str, Any] | str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from nanotasks import logs
 from nanotasks.channels import registry
+from nanotasks.clock import iso
 from nanotasks.deliver import calls
 from nanotasks.deliver.courier import AGENT, SYSTEM, Courier
 from nanotasks.deliver.facts import OVERDUE_MARGIN_S, Round
@@ -121,8 +122,11 @@ class LaneRun:
             error_class=failure.error_class,
             error=failure.text,
             state=verdict.state,
-            next_attempt_at=verdict.next_attempt_ms,
+            next_attempt_at=verdict.next_attempt_ms and iso(verdict.next_attempt_ms),
         )
+        if claim.attempt == 1 and verdict.state == "retrying":
+            # It is not due yet: its task puts the delivery on a line of its own in Flower, with the reason.
+            self._round.signals.ring("attempt", claim.id, self._round.session.host_id, 2)
         return following
 
 

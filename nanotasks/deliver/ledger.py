@@ -282,14 +282,13 @@ class Ledger:
         return connection.begin_nested() if self.db.dialect == "postgresql" else nullcontext()
 
     def _history(self, connection: Connection, claim: Claim) -> History:
-        unknown = connection.execute(
-            select(func.count()).where(
-                attempts.c.delivery_id == claim.id,
-                attempts.c.number < claim.attempt,
-                attempts.c.outcome == "unknown_outcome",
+        made = connection.execute(
+            select(attempts.c.number, attempts.c.outcome).where(
+                attempts.c.delivery_id == claim.id, attempts.c.started_at >= claim.first_attempt_ms
             )
-        ).scalar_one()
-        return History(claim.attempt, claim.first_attempt_ms, unknown)
+        ).all()
+        unknown = sum(outcome == "unknown_outcome" for number, outcome in made if number < claim.attempt)
+        return History(max(1, len(made)), claim.first_attempt_ms, unknown)
 
     def _finish(
         self,

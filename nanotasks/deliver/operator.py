@@ -43,12 +43,15 @@ def say(session: Session, agent_session: AgentSession, text: str) -> Delivery:
 
 
 def retry(session: Session, delivery: Delivery) -> None:
-    """Try a delivery at once, with a fresh horizon. What has arrived without our knowing arrives twice then."""
+    """Try a delivery at once, with a fresh horizon. What has arrived without our knowing arrives twice then.
+
+    After the commit, ring `attempt` for its next number, so that Flower goes on with its line.
+    """
     _move(
         session,
         delivery,
         RETRYABLE,
-        state="pending",
+        state="retrying" if delivery.attempts else "pending",
         next_attempt_at=now_ms(),
         first_attempt_at=None,
         finished_at=None,

@@ -13,6 +13,7 @@ called answered only when its answer is out.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,9 +31,9 @@ from nanotasks.deliver.facts import Round, Signal
 from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.deliver.ledger import AnyRow
 from nanotasks.deliver.notices import notices_of
-from nanotasks.domain.delivery import route_end
+from nanotasks.domain.delivery import dead_reason, route_end
 from nanotasks.session.inbound import Inbound, open_inbound
-from nanotasks.session.rows import Delivered, DeliveryStatus
+from nanotasks.session.rows import Delivered, DeliveryStatus, InboundRow
 from nanotasks.wake.due import DueLook, announced, look
 
 _log = logs.get("deliver")
@@ -89,7 +90,7 @@ _SET_PROJECTED = (
 _END_ROUTE = (
     update(_routes)
     .where(_route.id == bindparam("route"), _route.state == "appended")
-    .values(state=bindparam("end"), finished_at=bindparam("now"))
+    .values(state=bindparam("end"), finished_at=bindparam("now"), error=bindparam("why"))
 )
 
 _APPEND_AGAIN = (
@@ -127,16 +128,16 @@ def settle(around: Round, entry: Entry) -> Settled:
                 # Set in the commit that ends the routes; until then the session counts as due, which costs a look.
                 due = look(around.db, inbound, session_id) if done else None
         # Without a look at the acks nobody knows yet whether a completed row was answered.
-        statuses = {} if acks is None else _statuses(inbound, routes, open_ids.difference(done))
-        gone = [] if acks is None else _gone(inbound, routes, open_ids, statuses)
-        if due is None and statuses:
+        closed = {} if acks is None else _closed(inbound, routes, open_ids.difference(done))
+        gone = [] if acks is None else _gone(inbound, routes, open_ids, closed)
+        if due is None and closed:
             # An agent may have answered before its message was marked as appended, and with that as due.
             due = look(around.db, inbound, session_id)
     for row in ended:
         if row.state == "delivered" and row.names_files:
             outbox.clear(around, row.message_out_id)
-    left = [route for route in routes if route.inbound_id in statuses]
-    signals = _record(around, ended, left, statuses, acks or {}, due)
+    left = [route for route in routes if route.inbound_id in closed]
+    signals = _record(around, ended, left, closed, acks or {}, due)
     if gone:
         signals += _append_again(around, gone)
     if any(notice.trigger for notice in notices):
@@ -150,22 +151,22 @@ def _told(row: AnyRow) -> Delivered:
     return Delivered(row.message_out_id, now_ms(), status=DeliveryStatus.FAILED)
 
 
-def _statuses(inbound: Inbound, routes: Sequence[AnyRow], still_open: Collection[str]) -> dict[str, str]:
-    """The statuses of the routes' rows that are not open any more."""
+def _closed(inbound: Inbound, routes: Sequence[AnyRow], still_open: Collection[str]) -> dict[str, InboundRow]:
+    """The rows of the routes that are not open any more."""
     found = {}
     for route in routes:
         if route.inbound_id not in still_open:
             row = inbound.row(route.inbound_id)
             if row is not None:
-                found[route.inbound_id] = row.status
+                found[route.inbound_id] = row
     return found
 
 
 def _gone(
-    inbound: Inbound, routes: Sequence[AnyRow], open_ids: Collection[str], statuses: Mapping[str, str]
+    inbound: Inbound, routes: Sequence[AnyRow], open_ids: Collection[str], closed: Mapping[str, InboundRow]
 ) -> list[AnyRow]:
     """Routes whose row is not there any more: the file was restored from an older copy, or somebody deleted it."""
-    known = {*open_ids, *statuses}
+    known = {*open_ids, *closed}
     return [one for one in routes if one.inbound_id not in known and inbound.row(one.inbound_id) is None]
 
 
@@ -180,7 +181,7 @@ def _record(
     around: Round,
     ended: Sequence[AnyRow],
     routes: Sequence[AnyRow],
-    statuses: Mapping[str, str],
+    closed: Mapping[str, InboundRow],
     acks: Mapping[str, str],
     due: DueLook | None,
 ) -> list[Signal]:
@@ -191,18 +192,30 @@ def _record(
     with around.db.write_core() as connection:
         if ended:
             connection.execute(_SET_PROJECTED, {"ids": [row.id for row in ended], "now": now})
-        replies = _replies(connection, around.session.id, list(statuses)) if routes else {}
+        replies = _replies(connection, around.session.id, list(closed)) if routes else {}
+        # Messages of one chat that are done at the same time were answered together: the reply names one of them.
+        shared: defaultdict[Address, set[str]] = defaultdict(set)
+        for route in routes:
+            shared[_place(route)].update(replies.get(route.inbound_id, ()))
         for route in routes:
             one = route.inbound_id
-            end = route_end(statuses[one], acks.get(one), replies.get(one, ()))
+            status, ack = closed[one].status, acks.get(one)
+            end = route_end(status, ack, replies.get(one, ()))
+            if end == "completed" and "delivered" in shared[_place(route)]:
+                end = "answered"
             if end is not None:
-                connection.execute(_END_ROUTE, {"route": route.id, "end": end, "now": now})
+                why = dead_reason(status, ack, closed[one].tries) if end == "dead" else None
+                connection.execute(_END_ROUTE, {"route": route.id, "end": end, "now": now, "why": why})
             if end == "dead":
                 apologised |= _apologise(connection, around, route)
         if due is not None:
             # The session's row comes after its routes, as in every other transaction that locks both.
             due.set(connection)
     return [("deliver", around.session.id, around.session.host_id)] if apologised else []
+
+
+def _place(route: AnyRow) -> Address:
+    return Address(route.reply_channel_type or "", route.reply_platform_id or "", None)
 
 
 def _replies(connection: Connection, session_id: str, inbound_ids: list[str]) -> dict[str | None, list[str]]:

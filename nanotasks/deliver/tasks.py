@@ -18,7 +18,7 @@ from celery.worker.request import Request
 from nanotasks import signals
 from nanotasks.celery_app import app
 from nanotasks.central import database
-from nanotasks.clock import iso
+from nanotasks.clock import iso, now_ms
 from nanotasks.deliver import service
 from nanotasks.errors import NanotasksError
 from nanotasks.settings import settings
@@ -61,13 +61,14 @@ def deliver_attempt(self: Any, delivery_id: str, number: int, *_later: object) -
     made = service.attempt(database(config), config, delivery_id, number, task_id=self.request.id)
     for kind, *ids in made.signals:
         signals.ring(kind, *ids)
-    if not made.made:
-        # Somebody else made it, or it is not due yet: nothing happened that Flower should show on this line.
-        raise Ignore
     reason = f"{made.error_class}: {made.error_text}"
+    if made.next_attempt_ms is not None and (made.made or made.next_attempt_ms > now_ms()):
+        # It failed, or it failed before and is not due yet.
+        raise Retry(f"again at {iso(made.next_attempt_ms)}", exc=DeliveryFailedError(reason))
+    if not made.made:
+        # Somebody else made it: nothing happened that Flower should show on this line.
+        raise Ignore
     if made.state == "sending":
         raise Retry("the send goes on in the background")
-    if made.next_attempt_ms is not None:
-        raise Retry(f"again at {iso(made.next_attempt_ms)}", exc=DeliveryFailedError(reason))
     if made.state in {"dead", "held"}:
         raise DeliveryDeadError(f"{made.state}: {reason}")

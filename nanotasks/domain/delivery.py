@@ -44,7 +44,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class History:
-    """`attempts` includes the one that failed; `unknown_before` counts earlier ones of unknown outcome."""
+    """`attempts` includes the one that failed; `unknown_before` counts earlier ones of unknown outcome.
+
+    Both count from the first attempt, which an operator's retry makes anew.
+    """
 
     attempts: int
     first_attempt_ms: int
@@ -77,16 +80,15 @@ def decide_after_failure(
     last_chance_ms = history.first_attempt_ms + patience.horizon_ms
     if now_ms >= last_chance_ms:
         return Verdict("dead")
-    pause_ms = jittered(history.attempts, patience.backoff_ms, patience.backoff_max_ms, luck)
+    # A platform that says when to come again is obeyed; it knows better than our backoff.
     asked_ms = min(failure.retry_after_ms, patience.backoff_max_ms)
-    next_ms = min(now_ms + max(pause_ms, asked_ms), max(last_chance_ms, now_ms + asked_ms))
-    if failure.error_class == "rate_limited":
-        return Verdict("retrying", next_ms)
+    pause_ms = asked_ms or jittered(history.attempts, patience.backoff_ms, patience.backoff_max_ms, luck)
+    next_ms = min(now_ms + pause_ms, max(last_chance_ms, now_ms + asked_ms))
     hold_end_ms = history.first_attempt_ms + patience.lane_hold_ms
     if now_ms >= hold_end_ms:
         return Verdict("parked", next_ms)
     # The last attempt that holds the lane is made when its hold ends, not after it.
-    return Verdict("retrying", min(next_ms, hold_end_ms))
+    return Verdict("retrying", next_ms if asked_ms else min(next_ms, hold_end_ms))
 
 
 def lane_of(session_id: str, channel_type: str | None, platform_id: str | None) -> str:
@@ -111,6 +113,15 @@ def death_notice(subject: str, failure: Failure, attempts: int) -> str:
     doubt = " It may have arrived all the same." if failure.error_class == "unknown_outcome" else ""
     reason = failure.text.rstrip(".") or failure.error_class
     return f"Your {subject} was not delivered: {reason}. {tried}{doubt}"
+
+
+def dead_reason(status: str, acknowledgement: str | None, tries: int) -> str:
+    """Why a message ends without an answer."""
+    if status == "failed":
+        return f"the agent ended {tries} times while it worked on it" if tries else "it was given up"
+    if acknowledgement == "failed":
+        return "the agent could not read it"
+    return "the reply was not delivered"
 
 
 def route_end(status: str, acknowledgement: str | None, replies: Collection[str]) -> str | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 _LAST_LINE_CHARS = 300
+# The runner's own lines: a time, a level, an event.
+_ERROR = re.compile(r"\S+ error ")
+_WORD = re.compile(r"\d{4}-\S+ (?:debug|info|warning) ")
 
 
 def describe_exit(code: int | None, *, log: str = "", out_of_memory_mb: int = 0) -> str:
@@ -18,7 +22,10 @@ def describe_exit(code: int | None, *, log: str = "", out_of_memory_mb: int = 0)
     if code > 128:
         return f"killed by {signal_name(code - 128)}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return f"exit code {code}" + (f": {lines[-1][:_LAST_LINE_CHARS]}" if lines else "")
+    # The runner says why it ends as an error; what it logged beside that explains nothing.
+    errors = [line for line in lines if _ERROR.match(line)]
+    last = (errors or [line for line in lines if not _WORD.match(line)] or [""])[-1]
+    return f"exit code {code}" + (f": {last[:_LAST_LINE_CHARS]}" if last else "")
 
 
 def signal_name(number: int) -> str:

@@ -60,7 +60,7 @@ def writing() -> Iterator[Transaction]:
         yield Transaction(session, actor())
 
 
-def ring(kind: str, *ids: str | None) -> None:
+def ring(kind: str, *ids: str | int | None) -> None:
     """Signal that there is something to do; when Redis is away, or an id is not known yet, a sweep finds out."""
     from nanotasks import signals
 

@@ -107,7 +107,11 @@ def update_delivery(
         (retry if state == "retry" else discard)(tx.session, found)
         tx.audit(f"deliveries.{state}", found.id, {"from": before})
         row = view(found, references.folder_of(tx.session, found.agent_group_id))
-    ring("deliver", row["session"], row["host"])
+        again = found.attempts + 1 if found.state == "retrying" else None
+    if again is None:
+        ring("deliver", row["session"], row["host"])
+    else:
+        ring("attempt", row["id"], row["host"], again)
     show_result(row, "id", f"It was {before} and is {row['state']} now.")
 
 

@@ -141,6 +141,7 @@ def test_times_are_stored_in_one_form(text: str, stored: str) -> None:
         ({"timestamp": "yesterday"}, "timestamp"),
         ({"timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp"),
         ({"attachments": ["x"]}, "attachments"),
+        ({"attachments": [{"name": "a"}, {"name": "b", "data": "!!!"}]}, "attachment 2 is not base64"),
         ({"reply_to": {"channel_type": "x"}}, "platform_id"),
     ],
     ids=str,

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from nanotasks.central.deliveries import Delivery
+from nanotasks.central.events import InboundRoute
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import (
     Capabilities,
@@ -326,7 +327,7 @@ def test_an_operator_may_have_a_dead_row_tried_again(andy: Speaker, sender: Scri
     for _ in range(2):
         with andy.stage.db.write() as session:
             operator.retry(session, session.get_one(Delivery, andy.stage.deliveries()[0].id))
-        deliver(andy)
+        try_again(andy, andy.stage.deliveries()[0])
     assert sender.texts == ["one"]
     assert andy.inbound("SELECT platform_message_id, status FROM delivered") == [("sent-1", "delivered")]
     assert len(andy.inbound("SELECT id FROM messages_in")) == 2
@@ -685,3 +686,57 @@ def test_a_session_has_one_round_at_a_time(andy: Speaker, sender: ScriptedSender
         go_on.set()
         assert ("deliver", andy.id, HOST) in first.result(10).signals
     assert deliver(andy).signals == []
+
+
+def test_a_row_that_an_operator_retries_begins_with_the_first_pause(andy: Speaker, sender: ScriptedSender) -> None:
+    """Not with the pause that its earlier failures had grown to."""
+    andy.say("one")
+    sender.fail("one", *[TransientError("down")] * 5)
+    deliver(andy)
+    for _ in range(3):
+        try_again(andy, andy.stage.deliveries()[0])
+    grown = andy.stage.deliveries()[0]
+    assert grown.next_attempt_at is not None
+    assert grown.next_attempt_at - now_ms() > 4 * 1000 * andy.stage.settings.delivery_backoff_s * 0.5
+    with andy.stage.db.write() as session:
+        operator.retry(session, session.get_one(Delivery, grown.id))
+    made = try_again(andy, andy.stage.deliveries()[0])
+    assert made.number == 5
+    assert made.next_attempt_ms is not None
+    assert made.next_attempt_ms - now_ms() <= 1000 * andy.stage.settings.delivery_backoff_s
+
+
+def test_messages_that_are_answered_together_are_answered(andy: Speaker, sender: ScriptedSender) -> None:
+    """One reply names one of them; a message that got no answer of any kind is only completed."""
+    andy.hear("m1:ag-andy")
+    andy.hear("m2:ag-andy")
+    andy.hear("m3:ag-andy", reply_to="elsewhere")
+    andy.say("to both", in_reply_to="m2:ag-andy")
+    andy.ack("completed", "m1:ag-andy", "m2:ag-andy", "m3:ag-andy")
+    deliver(andy)
+    ends = [andy.route_state(f"m{number}:ag-andy") for number in (1, 2, 3)]
+    assert ends == ["answered", "answered", "completed"]
+
+
+def test_a_message_that_ends_without_an_answer_says_why(andy: Speaker, sender: ScriptedSender) -> None:
+    """An operator reads it on its route."""
+    andy.hear("m1:ag-andy")
+    connection = sqlite3.connect(andy.folder.inbound_db)
+    with connection:
+        connection.execute("UPDATE messages_in SET status = 'failed', tries = 5")
+    connection.close()
+    deliver(andy)
+    with andy.stage.db.read() as session:
+        (route,) = session.scalars(select(InboundRoute))
+    assert (route.state, route.error) == ("dead", "the agent ended 5 times while it worked on it")
+
+
+def test_a_first_failure_has_a_line_in_flower(andy: Speaker, sender: ScriptedSender, bells: Bells) -> None:
+    """Its task is rung at once, and says when it is tried again and why it failed."""
+    andy.say("one")
+    sender.fail("one", TransientError("down"))
+    deliver(andy, bells)
+    (row,) = andy.stage.deliveries()
+    assert ("attempt", row.id, HOST, 2) in bells.rung
+    early = attempt(andy.stage.db, andy.stage.settings, row.id, 2, bells=Bells())
+    assert (early.made, early.next_attempt_ms, early.error_text) == (False, row.next_attempt_at, "down")

@@ -57,17 +57,19 @@ def decide(
         # No pause is longer than the longest.
         ("transient", {"attempts": 30}, "retrying", 60_000),
         ("destination", {}, "retrying", 2_000),
-        # The platform's own pause, if that is longer than ours and shorter than our longest.
+        # The platform's own pause, longer or shorter than ours, but not longer than our longest.
         ("rate_limited", {"retry_after_ms": 30_000}, "retrying", 30_000),
-        ("rate_limited", {"retry_after_ms": 500}, "retrying", 2_000),
+        ("rate_limited", {"retry_after_ms": 500, "attempts": 8}, "retrying", 500),
+        ("rate_limited", {}, "retrying", 2_000),
         ("rate_limited", {"retry_after_ms": 10**9}, "retrying", 60_000),
         # The last attempt that holds the lane is made when the hold ends: at 300 s, not at 290 + 60 s.
         ("transient", {"attempts": 9, "after_ms": 290_000}, "retrying", 10_000),
         # From then on it is parked, and the lane goes on.
         ("transient", {"attempts": 10, "after_ms": 300_000}, "parked", 60_000),
         ("destination", {"attempts": 10, "after_ms": 300_000}, "parked", 60_000),
-        # A pause that the platform asked for is meant for the whole lane.
-        ("rate_limited", {"attempts": 10, "after_ms": 300_000, "retry_after_ms": 1_000}, "retrying", 60_000),
+        # A pause that the platform asked for may reach beyond the hold, but holds the lane no longer.
+        ("rate_limited", {"after_ms": 290_000, "retry_after_ms": 30_000}, "retrying", 30_000),
+        ("rate_limited", {"attempts": 10, "after_ms": 300_000, "retry_after_ms": 1_000}, "parked", 1_000),
         # The last attempt is made at the horizon.
         ("transient", {"attempts": 70, "after_ms": 3_590_000}, "parked", 10_000),
         # A channel that knows our keys takes a repetition of unknown outcome like any other failure.

@@ -97,7 +97,7 @@ def test_a_delivery_is_given_up_tried_again_and_forgotten(family: Cli, session_i
     with central_here.write() as session:
         session.execute(update(Delivery).values(attempts=3, first_attempt_at=1))
     again = family("deliveries", "update", delivery, "--state", "retry", "--json").json
-    assert (again["state"], again["attempts"], again["finished_at"]) == ("pending", 3, None)
+    assert (again["state"], again["attempts"], again["finished_at"]) == ("retrying", 3, None)
     with central_here.read() as session:
         assert session.scalars(select(Delivery.first_attempt_at)).one() is None
     family("deliveries", "update", delivery, "--state", "discard")
