@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from nanotasks.agents import dependants
@@ -74,11 +74,15 @@ def group_config(session: Session, group: AgentGroup) -> ContainerConfig:
 
 
 def change_config(session: Session, group: AgentGroup, changes: Mapping[str, Any]) -> None:
-    """Change fields of the group's configuration; a running agent sees them at its next start."""
+    """Change fields of the group's configuration; a running agent sees them at its next start.
+
+    Sessions whose start is put off are tried again at once: the change may be what mends it.
+    """
     config = group_config(session, group)
     for field, value in _stored(changes).items():
         setattr(config, field, value)
     config.updated_at = now_ms()
+    session.execute(update(AgentSession).where(AgentSession.agent_group_id == group.id).values(wake_retry_at=None))
     session.flush()
 
 

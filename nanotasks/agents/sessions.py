@@ -85,6 +85,9 @@ def set_status(session: Session, agent_session: AgentSession, status: str) -> No
         # Before the session's own row: appending locks them in this order too.
         end_unfinished(session, agent_session.id)
     agent_session.status = status
+    if status == "active":
+        # Whoever opens it, or says that it is open, wants it tried now.
+        agent_session.wake_retry_at = None
     session.flush()
 
 

@@ -1,15 +1,19 @@
-"""Events by an operator's hand: what was dropped or set aside is routed once more (promise I8: audited by the caller).
+"""Events by an operator's hand: what was dropped, set aside or left unanswered is tried once more (promise I8: audited
+by the caller).
 
-After the commit, ring `route` for the event's chat.
+After the commit, ring `route` for the event's chat, or `append` for the sessions of `ask_again`.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import delete, update
+import re
+
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from nanotasks.central.engine import rows_changed
-from nanotasks.central.events import Drop, InboundEvent
+from nanotasks.central.events import Drop, InboundEvent, InboundRoute
+from nanotasks.central.sessions import AgentSession
 from nanotasks.errors import ConflictError
 
 ENDED = ("dropped", "dead")
@@ -21,7 +25,11 @@ def route_again(session: Session, event: InboundEvent) -> None:
     Raises `ConflictError` for an event that is pending or was routed.
     """
     if event.state not in ENDED:
-        raise ConflictError(f"The event {event.id} is {event.state}.", fix="Only dropped and dead events are retried.")
+        raise ConflictError(
+            f"The event {event.id} is {event.state}.",
+            why="Only what was dropped, or ended without an answer, is retried.",
+            fix=f"`nanotasks intake show {event.id}` tells what became of it.",
+        )
     changed = rows_changed(
         session,
         update(InboundEvent)
@@ -33,3 +41,26 @@ def route_again(session: Session, event: InboundEvent) -> None:
     # The reason that is to be recorded is the one of the next routing.
     session.execute(delete(Drop).where(Drop.event_id == event.id))
     session.refresh(event)
+
+
+def ask_again(session: Session, event: InboundEvent) -> list[str]:
+    """Give a routed event to those sessions once more in which it ended without an answer; the sessions.
+
+    It is a new row there. Files that came with it are not stored a second time.
+    """
+    unanswered = session.scalars(
+        select(InboundRoute)
+        .join(AgentSession, AgentSession.id == InboundRoute.session_id)
+        .where(InboundRoute.event_id == event.id, InboundRoute.state == "dead", AgentSession.status == "active")
+        .with_for_update()
+    ).all()
+    for route in unanswered:
+        known = InboundRoute.session_id == route.session_id
+        base, number = re.sub(r"~\d+$", "", route.inbound_id), 2
+        while session.scalar(select(InboundRoute.id).where(known, InboundRoute.inbound_id == f"{base}~{number}")):
+            number += 1
+        route.inbound_id = f"{base}~{number}"
+        route.state, route.error, route.finished_at, route.appended_at = "pending", None, None, None
+        route.signalled_at = None
+    session.flush()
+    return [route.session_id for route in unanswered]

@@ -20,6 +20,7 @@ from nanotasks.errors import ConfigError, NotFoundError
 from nanotasks.intake import append, tasks
 from nanotasks.intake.append import Appended, append_session
 from nanotasks.intake.closed import CLOSED
+from nanotasks.intake.operator import ask_again
 from nanotasks.session.errors import SessionFileError
 from nanotasks.session.inbound import open_inbound
 
@@ -397,3 +398,24 @@ def test_one_bad_session_keeps_no_other_from_its_signals(small_house: House, mon
     tasks.route("file", "family")
     assert len(appended) == 2
     assert rung == [("wake", appended[1], "here")]
+
+
+def test_a_message_that_ended_without_an_answer_may_be_asked_again(house: House) -> None:
+    """By an operator: as a new row, since the old one has failed for good."""
+    house.furnish()
+    event_id = house.say("hello")
+    house.append(house.route())
+    (agent_session,) = house.sessions()
+    with open_inbound(house.folder(agent_session)) as inbound:
+        inbound.fail(["m1:ag-andy"])
+    with house.db.write() as session:
+        session.execute(update(InboundRoute).values(state="dead", error="why", finished_at=1))
+        again = ask_again(session, session.get_one(InboundEvent, event_id))
+    assert again == [agent_session.id]
+    append_session(house.db, house.data_dir, agent_session.id)
+    assert [(row["id"], row["status"]) for row in house.rows(agent_session)] == [
+        ("m1:ag-andy", "failed"),
+        ("m1:ag-andy~2", "pending"),
+    ]
+    (route,) = house.routes()
+    assert (route.state, route.error) == ("appended", None)
