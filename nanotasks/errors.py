@@ -21,11 +21,17 @@ class NanotasksError(Exception):
         super().__init__(self.what)
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.what, self.why, self.fix) if part)
+        *first, last = (part for part in (self.what, self.why, self.fix) if part)
+        return " ".join([*(_sentence(part) for part in first), last])
 
     def as_json(self) -> dict[str, Any]:
         """`{code, what, why, fix}`, the form used by `--json` and by the HTTP API."""
         return {"code": self.code, "what": self.what, "why": self.why, "fix": self.fix}
+
+
+def _sentence(text: str) -> str:
+    """What comes from elsewhere may lack the full stop before the next sentence."""
+    return text if text.endswith((".", "!", "?", ":", "…")) else f"{text}."
 
 
 class UsageError(NanotasksError):

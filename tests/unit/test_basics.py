@@ -83,6 +83,11 @@ def test_an_error_explains_itself() -> None:
     }
 
 
+def test_the_sentences_of_an_error_are_apart() -> None:
+    """A reason of another program often has no full stop."""
+    assert str(errors.ConfigError("No.", why="no such host", fix="Look")) == "No. no such host. Look"
+
+
 def test_exit_codes_are_the_documented_ones() -> None:
     """Scripts rely on these numbers."""
     codes = {kind.code: kind.exit_code for kind in errors.NanotasksError.__subclasses__()}
