@@ -97,18 +97,20 @@ def _slow_down(around: Round, source_id: str, target_id: str) -> None:
 def _choose_session(around: Round, claim: Claim, target_id: str) -> str:
     with open_inbound(around.session.folder) as inbound:
         answered = inbound.source_session_id(claim.in_reply_to) if claim.in_reply_to else None
-        candidate = answered or inbound.newest_peer_session_id(target_id)
+        # A repetition chooses by what there was the first time, or the row would come twice.
+        candidate = answered or inbound.newest_peer_session_id(target_id, claim.first_attempt_ms)
+    own = select(AgentSession.id).where(AgentSession.agent_group_id == target_id, AgentSession.status == "active")
+    then = own.where(AgentSession.created_at <= claim.first_attempt_ms)
+    newest_then = then.order_by(AgentSession.created_at.desc(), AgentSession.id.desc())
+    # Made by the first attempt, or by a host whose clock is ahead.
+    first_since = own.order_by(AgentSession.created_at, AgentSession.id)
     with around.db.write() as session:
-        own = (AgentSession.agent_group_id == target_id, AgentSession.status == "active")
-        # A repetition chooses among the sessions there were the first time, or the row would come twice.
-        then = AgentSession.created_at <= claim.first_attempt_ms
-        found = session.scalar(select(AgentSession.id).where(AgentSession.id == candidate, *own)) or session.scalar(
-            select(AgentSession.id)
-            .where(*own, then)
-            .order_by(AgentSession.created_at.desc(), AgentSession.id.desc())
-            .limit(1)
+        return (
+            session.scalar(own.where(AgentSession.id == candidate))
+            or session.scalar(newest_then.limit(1))
+            or session.scalar(first_since.limit(1))
+            or _new_session(session, target_id)
         )
-        return found or _new_session(session, target_id)
 
 
 def _new_session(session: Session, agent_group_id: str) -> str:

@@ -19,11 +19,12 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    case,
     exists,
     func,
     insert,
-    or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -33,6 +34,7 @@ from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import OPEN_STATES, Delivery, DeliveryAttempt
 from nanotasks.central.engine import Database
 from nanotasks.clock import now_ms
+from nanotasks.deliver.host_messages import PREFIX
 from nanotasks.domain.delivery import Failure, History, Verdict, shorten
 from nanotasks.owners import Owner, is_dead
 
@@ -106,6 +108,12 @@ def _claiming(where: Any) -> Update:
     )
 
 
+def _place(table: Any) -> tuple[Any, ...]:
+    """The order of a lane. A message of the host has the seq of the row that it stands behind, whatever its clock."""
+    is_from_host = case((table.c.message_out_id.startswith(PREFIX), 1), else_=0)
+    return table.c.seq, is_from_host, table.c.id
+
+
 # The first row of a lane that is due; nothing while a row is being sent, or while an earlier one is to be retried.
 _HEAD = (
     select(_head.c.id)
@@ -117,13 +125,12 @@ _HEAD = (
         ~_lane_is_sending(bindparam("lane_name")),
         ~exists().where(
             _other.c.lane == bindparam("lane_name"),
-            # A message of the host has the seq of the row that it stands behind.
-            or_(_other.c.seq < _head.c.seq, and_(_other.c.seq == _head.c.seq, _other.c.id < _head.c.id)),
+            tuple_(*_place(_other)) < tuple_(*_place(_head)),
             in_states("other", *OPEN_STATES),
             in_states("other", "retrying"),
         ),
     )
-    .order_by(_head.c.seq, _head.c.id)
+    .order_by(*_place(_head))
     .limit(1)
 )
 _CLAIM_HEAD = _claiming(and_(_row.id == _HEAD.scalar_subquery(), _row.state == "pending"))

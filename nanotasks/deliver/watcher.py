@@ -127,7 +127,10 @@ class Watcher:
             pause = POLL_S if self._polled else STOP_CHECK_S
             ready = dict(poll.poll(pause * 1000))
             if poked in ready:
-                os.read(poked, 4096)
+                if not os.read(poked, 4096):
+                    # Nobody listens any more, and the end of the pipe would be news for ever.
+                    poll.unregister(poked)
+                    _log.warning("no_pokes", fallback="reading the instances")
                 reread_at = 0.0
             if self._notices is not None and self._notices.fileno() in ready:
                 self._glance_at(self._meant(self._notices.read()))

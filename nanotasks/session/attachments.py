@@ -7,6 +7,7 @@ rule). An attachment that cannot be stored keeps what it has, and the message is
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ BLOB = "blobId"
 # A file name has at most 255 bytes, and a character four. Longer names keep their beginning and their extension.
 _MAX_NAME_BYTES = 240
 _KEPT_CHARACTERS = 40
+# Not every file system takes every name, and no later try mends that.
+_NAMELESS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ def extract_attachments(
                 path = write_inbox_file(folder, message_id, name, _bytes(attachment, blob))
             except HostileFileError as error:
                 refused.append(RefusedFile(name, str(error)))
+                continue
+            except OSError as error:
+                if error.errno not in _NAMELESS:
+                    raise
+                refused.append(RefusedFile(name, f"{error.strerror}."))
                 continue
             attachment.pop(DATA, None)
             attachment.pop(BLOB, None)

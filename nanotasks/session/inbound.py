@@ -131,9 +131,9 @@ class Inbound:
         found = self._db.execute(SQL["source_session_id"], (message_id,)).fetchone()
         return found[0] if found else None
 
-    def newest_peer_session_id(self, agent_group_id: str) -> str | None:
-        """The session that the newest message from another agent group came from."""
-        found = self._db.execute(SQL["newest_peer"], (agent_group_id,)).fetchone()
+    def newest_peer_session_id(self, agent_group_id: str, until_ms: int) -> str | None:
+        """The session that the newest message from another agent group came from, at a given time."""
+        found = self._db.execute(SQL["newest_peer"], (agent_group_id, iso(until_ms))).fetchone()
         return found[0] if found else None
 
     # Due work

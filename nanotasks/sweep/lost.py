@@ -19,6 +19,7 @@ from nanotasks.settings import Settings
 
 # The arguments of `signals.ring`: a kind and its ids.
 Signal: TypeAlias = tuple[str, Any, *tuple[Any, ...]]
+Column: TypeAlias = InstrumentedAttribute[int] | InstrumentedAttribute[int | None]
 
 YOUNG_MS = 1000
 # A route may wait long for its end, while a turn goes on or a reply to it is tried again.
@@ -52,7 +53,7 @@ def _chats(session: Session, now: int, again: int, limit: int) -> list[tuple[str
         )
         .where(
             InboundEvent.state == "pending",
-            InboundEvent.received_at <= now - YOUNG_MS,
+            _is_of_age(InboundEvent.received_at, now, now - YOUNG_MS),
             or_(InboundEvent.next_try_at.is_(None), InboundEvent.next_try_at <= now),
             _unsignalled(ChatCounter.signalled_at, now, again),
         )
@@ -70,7 +71,7 @@ def _sessions(session: Session, now: int, again: int, limit: int) -> list[tuple[
         .join(AgentGroup, AgentGroup.id == InboundRoute.agent_group_id)
         .where(
             InboundRoute.state == "pending",
-            InboundRoute.created_at <= now - YOUNG_MS,
+            _is_of_age(InboundRoute.created_at, now, now - YOUNG_MS),
             _unsignalled(InboundRoute.signalled_at, now, again),
             AgentGroup.host_id.is_not(None),
         )
@@ -91,7 +92,7 @@ def _unsettled(session: Session, now: int, before: int, limit: int) -> list[tupl
         .where(
             # Written out, so that SQLite sees that the partial index fits.
             text("inbound_routes.state = 'appended'"),
-            InboundRoute.appended_at <= before,
+            _is_of_age(InboundRoute.appended_at, now, before),
             _unsignalled(InboundRoute.signalled_at, now, before),
             # An agent may answer before its message is marked as appended: then the session counts as due.
             or_(AgentSession.next_due_at.is_(None), AgentSession.next_due_at <= before),
@@ -107,6 +108,11 @@ def _unsettled(session: Session, now: int, before: int, limit: int) -> list[tupl
 def _unsignalled(signalled: InstrumentedAttribute[int | None], now: int, again: int) -> ColumnElement[bool]:
     """Not signalled since `again`; a signal of the future was marked by a clock that was put back since."""
     return or_(signalled.is_(None), signalled <= again, signalled > now)
+
+
+def _is_of_age(written: Column, now: int, before: int) -> ColumnElement[bool]:
+    """Written until `before`; what was written in the future was so by a clock that was put back since."""
+    return or_(written <= before, written > now)
 
 
 def _mark(session: Session, chats: list[tuple[str, str]], sessions: list[str], now: int) -> None:

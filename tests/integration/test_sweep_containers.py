@@ -95,6 +95,32 @@ def test_a_last_drain_that_was_lost_is_made(house: Household) -> None:
     assert sweep(house.here) == []
 
 
+DIES_IN_A_COMMIT = """
+ack("m1", "completed")
+db = sqlite3.connect(work / "outbound.db", isolation_level=None)
+insertion = "INSERT INTO messages_out (id, seq, timestamp, kind, content) VALUES (?, ?, '', 'chat', ?)"
+db.execute(insertion, ("whole", 1, "{}"))
+db.execute("PRAGMA cache_size = 2")
+db.execute("BEGIN")
+for number in range(200):
+    db.execute(insertion, (f"half-{number}", 101 + 2 * number, "x" * 5000))
+tell("ready")
+signal.pause()
+"""
+
+
+def test_a_last_drain_of_an_agent_that_died_in_a_commit_is_made(house: Household) -> None:
+    """What it had committed before is heard, although half a commit stands in its file."""
+    session_id = _running(house, DIES_IN_A_COMMIT)
+    os.kill(house.instances(session_id)[0].pid or 0, signal.SIGKILL)
+    house.dead(session_id)
+    assert ("deliver", session_id, HOST) in service.wake(house.here, session_id).rings
+    assert (house.folders[session_id].workspace / "outbound.db-journal").exists()
+    assert sweep(house.here) == [("deliver", session_id, HOST)]
+    _deliver(house, session_id)
+    assert sweep(house.here) == []
+
+
 def test_a_dead_agent_is_looked_at(house: Household) -> None:
     """An end that nobody saw is found."""
     session_id = _running(house)

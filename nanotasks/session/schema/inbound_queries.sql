@@ -72,7 +72,8 @@ SELECT source_session_id FROM messages_in WHERE id = ?;
 
 -- name: newest_peer
 SELECT source_session_id FROM messages_in
- WHERE channel_type = 'agent' AND platform_id = ? AND source_session_id IS NOT NULL ORDER BY seq DESC LIMIT 1;
+ WHERE channel_type = 'agent' AND platform_id = ? AND timestamp <= ? AND source_session_id IS NOT NULL
+ ORDER BY seq DESC LIMIT 1;
 
 -- What was given up may yet be delivered, when an operator has it tried again.
 -- name: record_delivery

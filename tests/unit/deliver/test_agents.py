@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import select, update
 
+from nanotasks.central.deliveries import Delivery
+from nanotasks.central.sessions import AgentSession
+from nanotasks.clock import now_ms, parse_ms
 from nanotasks.deliver.service import deliver_session
 from tests.scene import Bells, Speaker, Stage
 
@@ -43,16 +47,54 @@ def test_a_message_reaches_the_other_agent(andy: Speaker, betty: Speaker) -> Non
 
 def test_a_repetition_is_one_row(andy: Speaker, betty: Speaker) -> None:
     """A crash after the row was written and before that was recorded repeats the hand-over."""
-    from sqlalchemy import update
-
-    from nanotasks.central.deliveries import Delivery
-
     andy.say("hello", channel="agent", to=betty.agent_id)
     deliver(andy)
     with andy.stage.db.write() as session:
         session.execute(update(Delivery).values(state="pending", next_attempt_at=1))
     deliver(andy)
     assert len(heard(betty)) == 1
+
+
+def test_a_repetition_goes_where_the_first_attempt_went(stage: Stage, andy: Speaker, betty: Speaker) -> None:
+    """A session that the other agent got in between is newer, and still the row does not come twice."""
+    andy.say("hello", channel="agent", to=betty.agent_id)
+    deliver(andy)
+    newer = stage.session("betty-2", betty.agent_id)
+    with stage.db.write() as session:
+        first_attempt = session.scalars(select(Delivery.first_attempt_at)).one()
+        session.get_one(AgentSession, newer.id).created_at = (first_attempt or 0) + 1
+        session.execute(update(Delivery).values(state="pending", next_attempt_at=1))
+    deliver(andy)
+    assert [text for text, _, _ in heard(betty)] == ["hello"]
+    assert heard(newer) == []
+
+
+def test_a_message_in_between_does_not_lead_a_repetition_elsewhere(stage: Stage, andy: Speaker, betty: Speaker) -> None:
+    """What another session of the other agent says after the first attempt comes too late to choose by."""
+    stage.allow(betty.agent_id, "andy", "agent", andy.agent_id)
+    older = stage.session("betty-0", betty.agent_id)
+    with stage.db.write() as session:
+        session.get_one(AgentSession, older.id).created_at = 1
+    andy.say("hello", channel="agent", to=betty.agent_id)
+    deliver(andy)
+    older.say("by the way", channel="agent", to=andy.agent_id)
+    deliver(older)
+    [(said_at,)] = andy.inbound("SELECT timestamp FROM messages_in")
+    with stage.db.write() as session:
+        first = update(Delivery).where(Delivery.session_id == andy.id)
+        before = (parse_ms(said_at) or 0) - 1
+        session.execute(first.values(state="pending", next_attempt_at=1, first_attempt_at=before))
+    deliver(andy)
+    assert ([text for text, _, _ in heard(betty)], heard(older)) == (["hello"], [])
+
+
+def test_a_session_of_a_clock_ahead_is_the_agents_own(stage: Stage, andy: Speaker, betty: Speaker) -> None:
+    """Another host made it a moment from now; no second one is made beside it."""
+    with stage.db.write() as session:
+        session.get_one(AgentSession, betty.id).created_at = now_ms() + 60_000
+    andy.say("hello", channel="agent", to=betty.agent_id)
+    deliver(andy)
+    assert [text for text, _, _ in heard(betty)] == ["hello"]
 
 
 def test_an_answer_returns_to_the_session_that_asked(stage: Stage, andy: Speaker, betty: Speaker) -> None:
@@ -118,7 +160,6 @@ def test_a_stranger_is_refused(stage: Stage, andy: Speaker) -> None:
     """No destination, no such agent, another host: dead, with the reason."""
     stage.agent("eve")
     from nanotasks.central.hosts import Host
-    from nanotasks.clock import now_ms
 
     with stage.db.write() as session:
         session.add(Host(id="there", heartbeat_at=now_ms(), created_at=now_ms()))

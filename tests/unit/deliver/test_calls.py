@@ -74,7 +74,7 @@ def test_a_sender_that_returns_nothing_has_sent() -> None:
         (RateLimitedError("slow", retry_after_s=1.5), Failure("rate_limited", "slow", 1500)),
         (RateLimitedError("slow", retry_after_s=-1), Failure("rate_limited", "slow", 0)),
         (DestinationError("gone"), Failure("destination", "gone")),
-        (PermanentError("never", fix="Shorten it."), Failure("permanent", "never Shorten it.")),
+        (PermanentError("never", fix="Shorten it."), Failure("permanent", "never. Shorten it.")),
         (UnknownOutcomeError("perhaps"), Failure("unknown_outcome", "perhaps")),
         (NotFoundError("no adapter"), Failure("transient", "NotFoundError: no adapter")),
         (ConnectionRefusedError("refused"), Failure("transient", "ConnectionRefusedError: refused")),

@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import update
 
 from nanotasks.central.deliveries import Delivery
+from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
+from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.deliver.ledger import Claim, Ledger
 from nanotasks.domain.delivery import Failure, History, Verdict, lane_of
 from nanotasks.owners import Owner, this_owner
@@ -109,6 +111,28 @@ def test_a_row_to_be_tried_again_holds_its_lane(stage: Stage) -> None:
     again = claimed(one.claim_attempt("d1", 2))
     assert again.attempt == 2
     assert claimed(one.finish_delivered(again, None, go_on=True)).id == "d2"
+
+
+def test_a_message_of_the_host_waits_behind_a_row_to_be_tried_again(stage: Stage) -> None:
+    """It has the seq of the last row that stands before it, and holds as much behind as that one."""
+    one = ledger(stage)
+    enter(stage, 1, id="dlv-1")
+    one.finish_failed(claimed(one.claim_head(LANE)), FAILURE, retrying, True)
+    with stage.db.write() as session:
+        enter_host_message(session, "sess-andy", "notice", Address("scripted", "family"), "from the host")
+    assert [row.seq for row in stage.deliveries()] == [1, 1]
+    assert not one.has_head(LANE)
+    assert one.claim_head(LANE) is None
+    following = claimed(one.finish_delivered(claimed(one.claim_attempt("dlv-1", 2)), None, go_on=True))
+    assert following.message_out_id == "host-notice"
+
+
+def test_a_message_of_a_host_whose_clock_is_behind_waits_too(stage: Stage) -> None:
+    """Its id is the smaller one then."""
+    one = ledger(stage)
+    enter(stage, 1, id="dlv-2", state="retrying", attempts=1)
+    enter(stage, 1, id="dlv-1", message_out_id="host-notice")
+    assert one.claim_head(LANE) is None
 
 
 @pytest.mark.parametrize("state", ["parked", "held", "dead"])

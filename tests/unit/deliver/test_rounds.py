@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -32,6 +34,9 @@ from nanotasks.deliver.notices import SINGLY
 from nanotasks.deliver.pool import finish_background
 from nanotasks.deliver.service import Attempted, Drained, attempt, deliver_session
 from nanotasks.deliver.settle import UNANSWERED
+from nanotasks.intake.append import Appended, append_session
+from nanotasks.session import files
+from nanotasks.session.outbound import MAX_BATCH_CHARACTERS
 from nanotasks.settings import Settings
 from nanotasks.testing import ScriptedSender, channel_of, wait_for
 from tests.scene import HOST, Bells, Speaker, Stage
@@ -131,6 +136,17 @@ def test_a_replaced_file_is_read_from_its_beginning(andy: Speaker, sender: Scrip
     andy.say("four", "five", "six", "seven")
     deliver(andy)
     assert sender.texts == ["one", "two", "three", "four", "five", "six", "seven"]
+
+
+def test_a_huge_row_hides_nothing_that_stands_behind_it(andy: Speaker, sender: ScriptedSender) -> None:
+    """A look that is full with the last row it knows, which it reads again each time, goes on behind it."""
+    settings = replace(andy.stage.settings, outbound_max_row_kb=MAX_BATCH_CHARACTERS // 1000)
+    huge = "x" * MAX_BATCH_CHARACTERS
+    andy.say(huge)
+    deliver(andy, settings=settings)
+    andy.say("behind")
+    deliver(andy, settings=settings)
+    assert sender.texts == [huge, "behind"]
 
 
 def test_an_emptied_file_is_forgotten(andy: Speaker, sender: ScriptedSender) -> None:
@@ -428,6 +444,27 @@ def test_files_go_along_and_are_removed_afterwards(andy: Speaker, sender: Script
     assert not outbox.exists()
 
 
+def test_a_file_that_this_host_cannot_read_now_is_waited_for(
+    andy: Speaker, sender: ScriptedSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble of the disk is none of the file: the message goes out with it, by its next attempt."""
+    [message_id] = andy.say("one", id="m1", content='{"text":"one","files":["a.txt"]}')
+    outbox = andy.folder.workspace / "outbox" / message_id
+    outbox.mkdir()
+    (outbox / "a.txt").write_bytes(b"hello")
+
+    def trouble(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_read_regular", trouble)
+        deliver(andy)
+    [row] = andy.stage.deliveries()
+    assert (row.state, row.error_class) == ("retrying", "transient")
+    assert try_again(andy, row).state == "delivered"
+    assert [(file.name, file.data) for file in sender.arrived[0].files] == [("a.txt", b"hello")]
+
+
 def test_an_edit_names_the_message_as_the_platform_does(andy: Speaker, sender: ScriptedSender) -> None:
     """Of an inbound message the agent knows the row id, of its own the platform's name or its row id."""
     andy.hear(f"platform-7:{andy.agent_id}")
@@ -514,6 +551,22 @@ def test_a_crash_between_the_two_records_is_mended(andy: Speaker, sender: Script
     inbound.close()
     deliver(andy)
     assert andy.route_state("in-1") == "answered"
+
+
+def test_an_agent_that_answers_before_the_append_is_recorded_is_not_due(andy: Speaker, sender: ScriptedSender) -> None:
+    """The record of the append makes the session due; the round that ends the message takes that back."""
+    stage = andy.stage
+    andy.hear("in-1")
+    with stage.db.write() as session:
+        session.execute(update(InboundRoute).values(state="pending"))
+    andy.say("reply", in_reply_to="in-1")
+    andy.ack("completed", "in-1")
+    deliver(andy)
+    assert append_session(stage.db, stage.settings.data_dir, andy.id) == Appended(1, True)
+    deliver(andy)
+    assert andy.route_state("in-1") == "answered"
+    with stage.db.read() as session:
+        assert session.get_one(AgentSession, andy.id).next_due_at is None
 
 
 def test_an_unprojected_delivery_is_projected_by_the_next_round(andy: Speaker, sender: ScriptedSender) -> None:

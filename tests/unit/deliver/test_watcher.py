@@ -288,6 +288,60 @@ def test_inotify_is_used_as_soon_as_there_is_some(
         wait_for(lambda: set(watcher._watched) == {andy.id}, what="it is watched")
 
 
+def test_a_watcher_whose_listener_has_ended_reads_no_more_often(
+    stage: Stage, andy: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds new instances without pokes, and does not turn round for a pipe that nobody writes to."""
+    readings: list[int] = []
+    read = Watcher._live_sessions
+
+    def count(watcher: Watcher) -> dict[str, SessionFolder]:
+        readings.append(1)
+        return read(watcher)
+
+    monkeypatch.setattr(Watcher, "_live_sessions", count)
+    commits, pokes = Commits(), Pokes()
+    monkeypatch.setattr(pokes, "listen", lambda _topics, _stop: iter(()))
+    with watching(stage, commits, pokes):
+        wait_for(lambda: readings, what="it watches")
+        start_instance(andy)
+        wait_for(lambda: commits.count(andy.id) == 1, what="the new session is looked at")
+    assert len(readings) < 10
+
+
+def fails(_session_id: str) -> None:
+    raise RuntimeError("whoever is called has a bug")
+
+
+def test_a_watcher_that_fails_leaves_no_listener(stage: Stage, andy: Speaker) -> None:
+    """Whoever starts it again has one that listens, and not one more each time."""
+    start_instance(andy)
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError):
+        Watcher(stage.db, stage.settings, fails, listen=Pokes().listen).run(threading.Event())
+    wait_for(lambda: before.issuperset(threading.enumerate()), what="the end of the listener")
+
+
+def test_a_late_poke_is_written_into_nobodys_file(stage: Stage, andy: Speaker, tmp_path: Path) -> None:
+    """The pipe of a watcher that has failed is closed, and its numbers may be those of a database since."""
+    late = threading.Event()
+
+    def listen(topics: Sequence[str], _stop: threading.Event) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        late.wait(10)
+        yield topics[0], {}
+
+    start_instance(andy)
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError):
+        Watcher(stage.db, stage.settings, fails, listen=listen).run(threading.Event())
+    opened = [(tmp_path / f"file-{number}").open("xb") for number in range(8)]
+    late.set()
+    wait_for(lambda: before.issuperset(threading.enumerate()), what="the end of the listener")
+    for file in opened:
+        file.close()
+    assert {(tmp_path / f"file-{number}").read_bytes() for number in range(8)} == {b""}
+
+
 def test_inotify_sees_what_is_removed(tmp_path: Path, inotify: None) -> None:
     """By a descriptor that is closed at once."""
     from nanotasks.deliver.inotify import IN_DELETE

@@ -17,6 +17,7 @@ from nanotasks.central import Database
 from nanotasks.central.events import InboundEvent, MediaBlob
 from nanotasks.channels.contract import Accepted, Address, InboundMessage
 from nanotasks.errors import DependencyDownError, InvalidError, TooManyError
+from nanotasks.intake import accept
 from nanotasks.intake.accept import Acceptor, accept_all
 from nanotasks.intake.prepared import digest, prepare, read_address
 from nanotasks.testing import wait_for
@@ -230,6 +231,23 @@ def test_a_database_that_is_away_is_said(sqlite_central: Database) -> None:
     with pytest.raises(Exception, match="no schema"):
         door.accept(message())
     door.close()
+
+
+def test_an_error_without_a_text_fails_its_batch_and_no_other(
+    sqlite_central: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its producer hears what kind of error it was, and the writer goes on."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    door = Acceptor(sqlite_central, max_pending=ROOM, ring=lambda *_: None)
+    with monkeypatch.context() as patched, pytest.raises(DependencyDownError, match="MemoryError"):
+        patched.setattr(accept, "accept_all", fail)
+        door.submit(message("m1")).result(5)
+    assert not door.submit(message("m2")).result(5).duplicate
+    door.close()
+    assert [event.platform_message_id for event in events(sqlite_central)] == ["m2"]
 
 
 @given(st.dictionaries(st.sampled_from(["text", "senderId", "sender", "attachments", "x"]), st.text() | st.integers()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -237,6 +239,30 @@ def test_a_folder_that_cannot_be_made(small_house: House) -> None:
     with pytest.raises(SessionFileError, match="cannot be written"):
         append_only(house)
     assert house.routes()[0].state == "pending"
+
+
+def test_a_message_whose_attachment_finds_no_room_waits_with_it(
+    small_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its route stays pending and its bytes stay in the central database, until the disk has room again."""
+    house = small_house.furnish()
+    house.say("first")
+    house.append(house.route())
+    house.say("second", content={"attachments": [{"name": "a.txt", "data": "aGk="}]})
+    house.route()
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(SessionFileError, match="No space left"):
+        patched.setattr(os, "fsync", full)
+        append_only(house)
+    session = only_session(house)
+    assert ([route.state for route in house.routes()], blobs(house)) == (["appended", "pending"], 1)
+    assert house.texts(session) == ["first"]
+    append_only(house)
+    (path,) = house.folder(session).inbox.glob("*/*")
+    assert (path.name, path.read_bytes(), blobs(house)) == ("a.txt", b"hi", 0)
 
 
 def test_an_unknown_session(small_house: House) -> None:

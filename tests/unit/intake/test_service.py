@@ -15,10 +15,11 @@ from nanotasks.central.events import InboundEvent
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Address
-from nanotasks.intake import service
+from nanotasks.intake import record, service
 from nanotasks.intake.pending import PendingEvent
 from nanotasks.intake.placement import place_waiting
 from nanotasks.intake.service import TypingTarget
+from nanotasks.testing import wait_for
 
 if TYPE_CHECKING:
     from .conftest import House
@@ -43,6 +44,13 @@ def deliveries(house: House) -> list[Delivery]:
 def make_due(house: House, event_id: str) -> None:
     with house.db.write() as session:
         session.execute(update(InboundEvent).where(InboundEvent.id == event_id).values(next_try_at=1))
+
+
+def waits_for_a_lock(house: House) -> bool:
+    """Whether somebody waits for a lock in this PostgreSQL database."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with house.db.read() as session:
+        return bool(session.scalar(text(waiting)))
 
 
 def test_a_message_wakes_the_agent_that_listens(house: House) -> None:
@@ -270,6 +278,34 @@ def test_two_chats_make_one_shared_session(house: House) -> None:
     (session,) = house.sessions()
     assert {route.session_id for route in house.routes()} == {session.id}
     assert len({route.inbound_id for route in house.routes()}) == 6
+
+
+def test_two_chats_of_a_shared_session_never_take_one_id(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are routed at the same moment, and no message is taken for a repetition of the other."""
+    if house.db.dialect == "sqlite":
+        pytest.skip("SQLite lets one router write at a time")
+    house.furnish(session_mode="agent-shared")
+    house.chat("work")
+    house.wire("andy", "work", session_mode="agent-shared")
+    house.say("first", message_id="41")
+    house.append(house.route())
+    for chat in ("family", "work"):
+        house.say(chat, chat=chat, message_id="42")
+    choose, chosen = record._make_ids_unique, []
+
+    def choose_together(connection: Connection, routes: Any) -> None:
+        choose(connection, routes)
+        chosen.append(routes)
+        wait_for(lambda: len(chosen) == 2 or waits_for_a_lock(house), what="the other router has chosen, or waits")
+
+    monkeypatch.setattr(record, "_make_ids_unique", choose_together)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(house.route, ("family", "work")))
+    for result in results:
+        house.append(result)
+    (session,) = house.sessions()
+    assert sorted(house.texts(session)) == ["family", "first", "work"]
+    assert sorted(row["id"] for row in house.rows(session)) == ["41:ag-andy", "42:ag-andy", "42:ag-andy~2"]
 
 
 def test_two_mentions_register_one_chat(house: House) -> None:

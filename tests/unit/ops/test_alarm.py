@@ -63,7 +63,7 @@ def test_due_work_is_signalled_at_its_time(alarm: Alarm) -> None:
     wait_for(lambda: len(alarm.rung) == 2, what="both signals")
     for (rung_at, signal), (name, due_ms) in zip(alarm.rung, (("s1", first), ("s2", second)), strict=True):
         assert signal == ("wake", name, "a")
-        assert 0 <= rung_at - due_ms < 300
+        assert 0 <= rung_at - due_ms < 1000  # a busy machine; without an alarm it is the sweep, after seconds
 
 
 def test_work_that_is_planned_for_at_once_is_noticed_soon(alarm: Alarm) -> None:

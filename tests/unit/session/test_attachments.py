@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from nanotasks.session import SessionFolder
 from nanotasks.session.attachments import extract_attachments
-from tests.unit.session.conftest import names
+from tests.unit.session.conftest import files_of_at_most, names
 
 NOW = 1_772_368_496_789
 CASES = json.loads((Path(__file__).parents[2] / "data" / "names.json").read_text())["cases"]
@@ -140,6 +142,28 @@ def test_what_is_in_the_way_is_not_overwritten(folder: SessionFolder) -> None:
     result = extract_attachments(folder, "m1", text, NOW)
     assert result.content == text
     assert [one.name for one in result.refused] == ["a"]
+
+
+def test_a_name_that_the_file_system_does_not_take_holds_up_no_message(
+    folder: SessionFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encrypted folders take 143 bytes, and some file systems no name that is no text: no later try mends that."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    text = content({"name": "a", "data": encoded(b"x")})
+    result = extract_attachments(folder, "m1", text, NOW)
+    assert (result.content, [one.name for one in result.refused]) == (text, ["a"])
+
+
+def test_an_attachment_is_not_left_out_because_the_disk_is_full(folder: SessionFolder) -> None:
+    """The whole message waits until there is room, or its bytes would be gone for ever."""
+    text = content({"name": "a", "data": encoded(b"x" * 200_000)})
+    with pytest.raises(OSError), files_of_at_most(100_000):
+        extract_attachments(folder, "m1", text, NOW)
+    assert extract_attachments(folder, "m1", text, NOW).refused == ()
 
 
 @pytest.mark.parametrize(

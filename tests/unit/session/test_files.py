@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -21,7 +22,7 @@ from nanotasks.session.files import (
     outbox_files,
     write_inbox_file,
 )
-from tests.unit.session.conftest import names
+from tests.unit.session.conftest import files_of_at_most, names, no_file_to_be_opened
 
 MAX = 1000
 
@@ -85,6 +86,15 @@ def test_an_unsafe_name_is_refused(folder: SessionFolder, name: str) -> None:
     with pytest.raises(HostileFileError):
         write_inbox_file(folder, "m1", name, b"x")
     assert names(folder.inbox) == []
+
+
+def test_half_a_file_does_not_stay(folder: SessionFolder) -> None:
+    """It would keep the room on a full disk that the next try needs."""
+    with pytest.raises(OSError), files_of_at_most(100_000):
+        write_inbox_file(folder, "m1", "a.txt", b"x" * 200_000)
+    assert names(folder.inbox / "m1") == []
+    write_inbox_file(folder, "m1", "a.txt", b"x" * 200_000)
+    assert names(folder.inbox / "m1") == ["a.txt"]
 
 
 @pytest.mark.parametrize("target", ["folder", "file"])
@@ -160,6 +170,15 @@ def test_a_file_that_is_too_large_is_refused(folder: SessionFolder) -> None:
     """By what is read, so that growing meanwhile does not help."""
     (outbox(folder) / "a").write_bytes(b"x" * (MAX + 1))
     assert "more than 1000 bytes" in refusal(folder, "a")
+
+
+def test_a_file_is_not_refused_for_the_trouble_of_this_host(folder: SessionFolder) -> None:
+    """Whoever has too many open files asks again, and finds it."""
+    (outbox(folder) / "a").write_bytes(b"x")
+    with pytest.raises(OSError) as trouble, no_file_to_be_opened():
+        take(folder, "a")
+    assert trouble.value.errno == errno.EMFILE
+    assert take(folder, "a") == [OutboxFile("a", b"x")]
 
 
 def test_a_missing_file_or_folder_is_refused(folder: SessionFolder) -> None:

@@ -246,8 +246,9 @@ def test_the_way_back_to_another_agents_session(folder: SessionFolder) -> None:
         assert opened.source_session_id("old") == "sess-old"
         assert opened.source_session_id("silent") is None
         assert opened.source_session_id("unknown") is None
-        assert opened.newest_peer_session_id("ag-2") == "sess-new"
-        assert opened.newest_peer_session_id("ag-3") is None
+        assert opened.newest_peer_session_id("ag-2", NOW) == "sess-new"
+        assert opened.newest_peer_session_id("ag-2", 0) is None
+        assert opened.newest_peer_session_id("ag-3", NOW) is None
         assert (opened.row("unknown"), opened.row_by_seq(99)) == (None, None)
 
 
@@ -257,7 +258,7 @@ def test_the_way_back_to_another_agents_session(folder: SessionFolder) -> None:
         ("count_due", {"now": "2026-03-01T12:34:56.789Z"}),
         ("next_due", {"settled": "[]"}),
         ("open_ids", {}),
-        ("newest_peer", ["ag-2"]),
+        ("newest_peer", ["ag-2", "2026-03-01T12:34:56.789Z"]),
         ("max_seq", {}),
         ("complete", ["[]"]),
         ("delivered", ["[]"]),

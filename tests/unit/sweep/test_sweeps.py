@@ -24,6 +24,7 @@ from nanotasks.sweep import due, hosts, lost, ticks
 
 CONFIG = Settings(host_id="a", sweep_batch=3, resignal_after_s=5.0)
 OLD = 10_000
+AN_HOUR = 3_600_000
 
 
 def event(db: Database, number: int, *, chat: str = "room", age_ms: int = OLD, **values: Any) -> None:
@@ -97,6 +98,15 @@ def test_a_tick_is_claimed_once_per_period(central: Database) -> None:
     assert ticks.claim(central, "sweep.due", 5.0)
 
 
+def test_a_tick_that_was_claimed_by_a_clock_ahead_is_free(central: Database) -> None:
+    """A clock that is put back by an hour stops the sweeps for no hour."""
+    assert ticks.claim(central, "sweep.due", 5.0)
+    with central.write() as session:
+        session.execute(text("UPDATE ticks SET claimed_at = claimed_at + 3600000"))
+    assert ticks.claim(central, "sweep.due", 5.0)
+    assert not ticks.claim(central, "sweep.due", 5.0)
+
+
 def test_a_lost_event_is_signalled_once_per_chat(central: Database) -> None:
     """Ten waiting messages of one chat are one signal, and not again right away."""
     for number in range(10):
@@ -114,6 +124,16 @@ def test_the_oldest_chats_come_first_and_no_more_than_the_batch(central: Databas
         event(central, number, chat=f"room{number}", age_ms=2_000 + 1_000 * number)
     assert lost.lost_signals(central, CONFIG) == [("route", "file", f"room{number}") for number in (4, 3, 2)]
     assert lost.lost_signals(central, CONFIG) == [("route", "file", f"room{number}") for number in (1, 0)]
+
+
+def test_chats_that_cannot_be_routed_crowd_out_nobody(central: Database) -> None:
+    """A batch full of chats that do not move does not come first for ever."""
+    for number in range(4):
+        event(central, number, chat=f"room{number}", age_ms=2 * OLD - number)
+    stuck = ChatCounter.platform_id != "room3"
+    with central.write() as session:
+        session.execute(update(ChatCounter).where(stuck).values(signalled_at=now_ms() - OLD))
+    assert lost.lost_signals(central, CONFIG)[0] == ("route", "file", "room3")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +197,35 @@ def test_a_route_whose_settlement_was_interrupted_is_looked_at(central: Database
     assert lost.lost_signals(central, CONFIG) == []
 
 
+def test_a_signal_of_the_future_silences_nothing_that_was_lost(central: Database) -> None:
+    """It was marked by a clock that was put back since, and what it was for may be lost."""
+    ahead = now_ms() + AN_HOUR
+    event(central, 1)
+    agent_session(central, "s1")
+    agent_session(central, "s2")
+    route(central, 2, "s1", signalled_at=ahead)
+    route(central, 3, "s2", state="appended", appended_at=now_ms() - 2 * lost.UNSETTLED_MS, signalled_at=ahead)
+    with central.write() as session:
+        session.execute(update(ChatCounter).values(signalled_at=ahead))
+    wanted = [("route", "file", "room"), ("append", "s1", "a"), ("deliver", "s2", "a")]
+    assert lost.lost_signals(central, CONFIG) == wanted
+    assert lost.lost_signals(central, CONFIG) == []
+
+
+def test_what_was_written_in_the_future_is_not_young(central: Database) -> None:
+    """A clock that was put back by an hour hides nothing for an hour whose signal was lost."""
+    ahead = now_ms() + AN_HOUR
+    event(central, 1, age_ms=-AN_HOUR)
+    agent_session(central, "s1")
+    agent_session(central, "s2")
+    route(central, 2, "s1")
+    route(central, 3, "s2", state="appended", appended_at=ahead)
+    with central.write() as session:
+        session.execute(update(InboundRoute).values(created_at=ahead))
+    wanted = [("route", "file", "room"), ("append", "s1", "a"), ("deliver", "s2", "a")]
+    assert lost.lost_signals(central, CONFIG) == wanted
+
+
 def test_sessions_that_cannot_be_started_crowd_out_nobody(central: Database) -> None:
     """Failed starts wait for their time, and those that are always due go behind those never signalled."""
     agent_session(central, "failed", next_due_at=0, wake_retry_at=2**50)
@@ -227,6 +276,42 @@ def test_unfinished_deliveries_are_looked_at_again(central: Database) -> None:
     delivery(central, 4, "s2", "delivered", finished_at=1, projected_at=1, host_id="b")
     assert sorted(due.due_signals(central, CONFIG)) == [("deliver", "s1", "a"), ("deliver", "s2", "b")]
     assert due.due_signals(central, CONFIG) == []
+
+
+def test_a_signal_of_the_future_silences_nothing_that_is_due(central: Database) -> None:
+    """Neither a session, nor an attempt, nor an unfinished delivery waits until a clock that was ahead is reached."""
+    ahead = now_ms() + AN_HOUR
+    agent_session(central, "s1", next_due_at=now_ms() - 1, signalled_at=ahead)
+    agent_session(central, "s2")
+    delivery(central, 1, "s2", "retrying", attempts=1, signalled_at=ahead)
+    delivery(central, 2, "s2", "pending", signalled_at=ahead)
+    assert due.due_signals(central, CONFIG) == [("wake", "s1", "a"), ("attempt", "d1", "a", 2), ("deliver", "s2", "a")]
+    assert due.due_signals(central, CONFIG) == []
+
+
+def test_attempts_that_nobody_makes_crowd_out_nobody(central: Database) -> None:
+    """A host that is down may have a batch full of attempts that are due for ever; those of the others come first."""
+    agent_session(central, "s1", host="down")
+    agent_session(central, "s2")
+    for number in range(3):
+        delivery(central, number, "s1", "retrying", attempts=1, host_id="down", signalled_at=now_ms() - OLD)
+    delivery(central, 3, "s2", "retrying", attempts=1, next_attempt_at=now_ms() - 1)
+    assert due.due_signals(central, CONFIG)[0] == ("attempt", "d3", "a", 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "values"),
+    [("pending", {}), ("sending", {}), ("delivered", {"finished_at": 1})],
+    ids=["never tried", "never finished", "never told"],
+)
+def test_deliveries_that_nobody_finishes_crowd_out_nobody(
+    central: Database, state: str, values: dict[str, int]
+) -> None:
+    """A batch full of sessions whose deliveries do not move does not come first for ever."""
+    for number in range(4):
+        agent_session(central, f"s{number}")
+        delivery(central, number, f"s{number}", state, signalled_at=now_ms() - OLD if number < 3 else None, **values)
+    assert due.due_signals(central, CONFIG)[0] == ("deliver", "s3", "a")
 
 
 def test_a_send_of_a_dead_process_of_this_host_is_looked_at_at_once(sqlite_central: Database) -> None:
@@ -282,6 +367,16 @@ def test_a_hosts_alarm_knows_its_next_due_time(central: Database) -> None:
     assert due.next_due_ms(central, "a") == 3_000
     due.due_signals(central, CONFIG, "a")
     assert due.next_due_ms(central, "a") is None
+
+
+def test_an_alarm_does_not_turn_round_for_a_start_that_is_put_off(central: Database) -> None:
+    """A session that is due and may not be started yet is no time to wake at; it is found when it may be."""
+    agent_session(central, "s1", next_due_at=now_ms() - 1, wake_retry_at=now_ms() + 60_000)
+    assert due.next_due_ms(central, "a") is None
+    assert due.due_signals(central, CONFIG, "a") == []
+    with central.write() as session:
+        session.execute(update(AgentSession).values(wake_retry_at=now_ms()))
+    assert due.due_signals(central, CONFIG, "a") == [("wake", "s1", "a")]
 
 
 def test_an_event_that_failed_is_routed_again_when_its_time_has_come(central: Database) -> None:
