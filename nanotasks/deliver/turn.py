@@ -23,32 +23,43 @@ _MARK = ".delivery-wanted"
 
 
 class Turn:
-    """The turn of one session."""
+    """The turn of one session. One without a folder has no agent and no backlog, so everybody has its turn."""
 
     def __init__(self, folder: SessionFolder) -> None:
         self._mark: Path = folder.root / _MARK
-        self._handle = os.open(folder.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._handle: int | None = None
+        try:
+            self._handle = os.open(folder.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            pass
 
     def take(self) -> bool:
         """Whether this process has the turn; if not, its holder signals the session again."""
         if not self._try():
             self._mark.touch(0o600)
             if not self._try():
-                os.close(self._handle)
+                self._close()
                 return False
         self._mark.unlink(missing_ok=True)
         return True
 
     def give_back(self) -> bool:
         """Let go; whether somebody wanted a round meanwhile."""
-        os.close(self._handle)
+        self._close()
         try:
             self._mark.unlink()
         except FileNotFoundError:
             return False
         return True
 
+    def _close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
     def _try(self) -> bool:
+        if self._handle is None:
+            return True
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -793,3 +794,13 @@ def test_a_first_failure_has_a_line_in_flower(andy: Speaker, sender: ScriptedSen
     assert ("attempt", row.id, HOST, 2) in bells.rung
     early = attempt(andy.stage.db, andy.stage.settings, row.id, 2, bells=Bells())
     assert (early.made, early.next_attempt_ms, early.error_text) == (False, row.next_attempt_at, "down")
+
+
+def test_a_session_without_a_folder_speaks_too(stage: Stage, sender: ScriptedSender) -> None:
+    """An operator made it and said something in the agent's place; no message has come yet."""
+    andy = stage.session("andy", stage.agent("andy"), stage.chat("family"))
+    shutil.rmtree(andy.folder.root)
+    with stage.db.write() as session:
+        operator.say(session, session.get_one(AgentSession, andy.id), "We are moving.")
+    deliver(andy)
+    assert sender.texts == ["We are moving."]
