@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -23,12 +24,22 @@ from nanotasks.errors import ConfigError
 PREFIX = "NANOTASKS_"
 # SQLite opens paths of 512 bytes at most, and a session's files lie some 90 below the data directory.
 DATA_DIR_BYTES = 400
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "valkey", "valkeys")
+_HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 # Read by other parts of the system, by design not settings of the host.
 _RESERVED = ("NANOTASKS_FAULT", "NANOTASKS_TEST_")
 
 
-def _setting(default: Any, meaning: str, *, unit: str = "", secret: bool = False, choices: tuple[str, ...] = ()) -> Any:
-    metadata = {"meaning": meaning, "unit": unit, "secret": secret, "choices": choices}
+def _setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    secret: bool = False,
+    choices: tuple[str, ...] = (),
+    least: float = 0,
+) -> Any:
+    metadata = {"meaning": meaning, "unit": unit, "secret": secret, "choices": choices, "least": least}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -105,7 +116,7 @@ class Settings:
     container_stop_grace_s: float = _setting(5.0, "Time between asking an agent to stop and killing it", unit="s")
     container_start_timeout_s: float = _setting(30.0, "Time the runtime may take to start an agent", unit="s")
     agent_log_max_kb: int = _setting(512, "Size at which an agent's log file is cut", unit="KiB")
-    max_containers: int = _setting(50, "Agents that run at the same time on one host")
+    max_containers: int = _setting(50, "Agents that run at the same time on one host", least=1)
     mount_allowlist: str = _setting(
         "", "File of folders that agents may mount; empty means ~/.config/nanotasks/mount-allowlist.json"
     )
@@ -133,7 +144,7 @@ class Settings:
     )
 
     # Processes
-    worker_concurrency: int = _setting(2, "Children of one worker")
+    worker_concurrency: int = _setting(2, "Children of one worker", least=1)
     canary_period_s: float = _setting(10.0, "Idle time after which a worker sends itself a task", unit="s")
     canary_silence_s: float = _setting(45.0, "Silence after which a worker counts as deaf and is restarted", unit="s")
     supervise_restart_s: float = _setting(1.0, "Pause before `up` restarts a process that ended", unit="s")
@@ -240,11 +251,36 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             why=f"It has {length} bytes, and databases below it can be opened up to {DATA_DIR_BYTES}.",
             fix="Set NANOTASKS_DATA_DIR to a directory with a shorter path.",
         )
+    _check(settings)
     if not _is_zone(settings.timezone):
         raise ConfigError(
             f"NANOTASKS_TIMEZONE is not a zone: {settings.timezone}.", fix="Use an IANA name such as Europe/Berlin."
         )
     return settings
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what could be read but means nothing. A URL is not repeated, since it may hold a password."""
+    for spec in fields(Settings):
+        value = getattr(settings, spec.name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value < spec.metadata["least"]:
+            least = spec.metadata["least"]
+            raise ConfigError(f"{env_name(spec.name)}={value} is too small.", fix=f"Set it to {least:g} or more.")
+    if not _HOST_ID.fullmatch(settings.host_id):
+        raise ConfigError(
+            f"NANOTASKS_HOST_ID={settings.host_id!r} is no host id.", fix="Use letters, digits, dots, - and _ only."
+        )
+    scheme, found, _rest = settings.redis_url.partition("://")
+    if settings.redis_url and not (found and scheme in REDIS_SCHEMES):
+        raise ConfigError(
+            "NANOTASKS_REDIS_URL is not the URL of a Redis.",
+            fix="Write it like redis://127.0.0.1:6379/0 or unix:///run/redis.sock, or unset it for the private one of"
+            " `nanotasks up`.",
+        )
+    if settings.webhook_outbound_url and not settings.webhook_outbound_url.startswith(("http://", "https://")):
+        raise ConfigError(
+            "NANOTASKS_WEBHOOK_OUTBOUND_URL is no http or https URL.", fix="Write it like https://example.org/hook."
+        )
 
 
 def _parse(name: str, text: str, kind: str, choices: tuple[str, ...]) -> Any:

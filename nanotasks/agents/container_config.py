@@ -6,19 +6,41 @@ because the provider may differ from session to session.
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
 
 from nanotasks.agents import safe_files
+from nanotasks.assets import asset
 from nanotasks.central.groups import AgentGroup, ContainerConfig
 from nanotasks.central.sessions import AgentSession
-from nanotasks.errors import ConfigError
+from nanotasks.errors import ConfigError, InvalidError
 from nanotasks.session import directories
 from nanotasks.settings import Settings
 
 NAME = "container.json"
 BUILT_IN_PROVIDER = "demo"
+
+
+def known_providers() -> list[str]:
+    """The providers that the runner has: one module each."""
+    folder = asset("container") / "agent_runner" / "providers"
+    modules = {path.stem for path in folder.iterdir() if not path.name.startswith(("_", "."))}
+    return sorted(modules - {"contract"})
+
+
+def require_provider(name: str | None) -> None:
+    """Raise `InvalidError` for a provider that the runner does not have; `auto` and none are the built-in one."""
+    known = known_providers()
+    if name is None or name.strip().lower() in {"auto", *known}:
+        return
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    raise InvalidError(
+        f"There is no provider {name!r}.",
+        why=f"The runner has {', '.join(known)}.",
+        fix=f"Did you mean {near[0]}?" if near else "Choose one of them, or none for the installation's own.",
+    )
 
 
 def provider_name(session_provider: str | None, config_provider: str | None, default: str) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from nanotasks.agents import dependants
+from nanotasks.agents.container_config import require_provider
 from nanotasks.agents.sessions import delete_session
 from nanotasks.central.base import dumps
 from nanotasks.central.destinations import Destination
@@ -129,6 +130,7 @@ def _free_folder(session: Session, name: str, folder: str | None) -> str:
 
 def _stored(config: Mapping[str, Any]) -> dict[str, Any]:
     require_valid(config)
+    require_provider(config.get("provider"))
     return {field: dumps(value) if field in JSON_FIELDS else value for field, value in config.items()}
 
 

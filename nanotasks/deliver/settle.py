@@ -115,6 +115,9 @@ def settle(around: Round, entry: Entry) -> Settled:
         ended = connection.execute(_ENDED, {"of_session": session_id}).all()
         routes = connection.execute(_UNFINISHED_ROUTES, {"of_session": session_id}).all()
     notices = notices_of(around, [row for row in ended if row.state == "dead"])
+    if not around.session.folder.inbound_db.exists():
+        # Somebody spoke in the agent's place before the first message came.
+        around.session.folder.create()
     with open_inbound(around.session.folder) as inbound:
         open_ids = set(inbound.open_ids())
         acks = entry.acks(open_ids.union(row.inbound_id for row in routes))

@@ -29,7 +29,8 @@ def check(db: Database, config: Settings) -> list[Result]:
     """Check the central database and every session file in the data directory."""
     results = [Result(db.url.render_as_string(hide_password=True), _central(db))]
     for root in sorted((config.data_dir / "sessions").glob("*/*")):
-        if not root.is_symlink() and root.is_dir():
+        # Beside its sessions an agent group has folders of its own, such as `.claude-shared`.
+        if not root.name.startswith(".") and not root.is_symlink() and root.is_dir():
             results += _session(SessionFolder(root), ReadLimits.of(config))
     return results
 

@@ -96,9 +96,8 @@ def fields_of_wiring(wiring: Wiring) -> dict[str, Any]:
 
 def _group(session: Session, group: AgentGroup) -> dict[str, Any]:
     changed = {n: v for n, v in config_of(session, group).items() if v != _CONFIG_DEFAULTS.get(n)}
+    # Where it lives is no part of what it is: the file is for other installations too, whose hosts have other ids.
     row: dict[str, Any] = {"folder": group.folder, "name": group.name}
-    if group.host_id is not None:
-        row["host"] = group.host_id
     return row | ({"config": changed} if changed else {})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from nanotasks.central import Database
+from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
 from nanotasks.settings import Settings, machine_name
 
@@ -20,3 +21,25 @@ def host_id_here(db: Database, settings: Settings) -> str:
     with db.read() as session:
         known = session.scalars(select(Host.id).limit(2)).all()
     return known[0] if len(known) == 1 else settings.host_id
+
+
+def stranded(db: Database, settings: Settings) -> str | None:
+    """What to tell when this data directory has the files of agents that live on another host; else None.
+
+    Every host has a directory of its own, so most likely the host id was changed, and nobody answers for them.
+    """
+    sessions = settings.data_dir / "sessions"
+    with db.read() as session:
+        others = session.execute(
+            select(AgentGroup.id, AgentGroup.folder, AgentGroup.host_id)
+            .where(AgentGroup.host_id != settings.host_id)
+            .order_by(AgentGroup.folder)
+        ).all()
+    here = [row for row in others if (sessions / row.id).is_dir()]
+    if not here:
+        return None
+    folders = ", ".join(row.folder for row in here)
+    return (
+        f"The agents {folders} of this data directory live on the host {here[0].host_id}, but this is the host"
+        f" {settings.host_id}: nobody answers for them. Set NANOTASKS_HOST_ID={here[0].host_id} to go on as that host."
+    )

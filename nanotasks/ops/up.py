@@ -114,7 +114,7 @@ def prepare(config: Settings) -> Settings:
     """Make the database and the first agent, choose the runtime and a free port; the settings to run with."""
     from nanotasks.central import Database
     from nanotasks.central.migrate import upgrade
-    from nanotasks.ops.host_identity import host_id_here
+    from nanotasks.ops.host_identity import host_id_here, stranded
     from nanotasks.ops.redis_server import require_answer
     from nanotasks.ops.seed import seed
     from nanotasks.runtimes.select import decide
@@ -128,6 +128,8 @@ def prepare(config: Settings) -> Settings:
         config = dataclasses.replace(config, host_id=host_id_here(db, config))
         heartbeat(db, config)
         seed(db, config)
+        if notice := stranded(db, config):
+            say(notice)
     finally:
         db.close()
     decision = decide(config, say)

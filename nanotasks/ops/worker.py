@@ -24,7 +24,7 @@ from nanotasks.deliver.pool import finish_background
 from nanotasks.errors import ConfigError, DependencyDownError
 from nanotasks.ops import redis_server
 from nanotasks.ops.canary import Canary
-from nanotasks.ops.host_identity import host_id_here
+from nanotasks.ops.host_identity import host_id_here, stranded
 from nanotasks.ops.in_child import in_child
 from nanotasks.ops.keeper import run_keeper
 from nanotasks.ops.lifeline import Lifeline
@@ -92,6 +92,9 @@ def _prepare(config: Settings) -> Settings:
     try:
         require_usable(database(config))
         config = replace(config, host_id=host_id_here(database(config), config))
+        notice = stranded(database(config), config)
+        if notice:
+            _log.warning("agents_of_another_host", notice=notice)
         redis_server.require_answer(config)
     except DependencyDownError as error:
         # It may be away for now: the worker waits for it, and the tasks try again.

@@ -57,3 +57,23 @@ def test_every_setting_has_a_meaning_and_a_unit_where_it_is_a_quantity() -> None
         if spec.name.endswith(("_s", "_ms", "_mb", "_kb")):
             assert spec.metadata["unit"], spec.name
     assert {row["env"] for row in describe()} == {env_name(spec.name) for spec in dataclasses.fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MAX_CONTAINERS", "0", "too small"),
+        ("WORKER_CONCURRENCY", "-1", "too small"),
+        ("GATEWAY_PORT", "-5", "too small"),
+        ("HOST_ID", "a b/c", "no host id"),
+        ("REDIS_URL", "foo", "NANOTASKS_REDIS_URL"),
+        ("REDIS_URL", "http://u:hush@x", "NANOTASKS_REDIS_URL"),
+        ("WEBHOOK_OUTBOUND_URL", "foo", "http"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(name: str, value: str, said: str) -> None:
+    """With the variable's name and a way out, and without a password."""
+    with pytest.raises(ConfigError, match=said) as refused:
+        load({f"NANOTASKS_{name}": value})
+    assert refused.value.fix
+    assert "hush" not in str(refused.value)

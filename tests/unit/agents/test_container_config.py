@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from agent_runner import providers
 from nanotasks.agents import container_config
+from nanotasks.agents.container_config import known_providers, require_provider
 from nanotasks.central.groups import AgentGroup, ContainerConfig
 from nanotasks.central.sessions import AgentSession
-from nanotasks.errors import ConfigError
+from nanotasks.errors import ConfigError, InvalidError
 from nanotasks.settings import Settings
 
 
@@ -90,3 +92,20 @@ def test_the_file_is_written_whole(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"groupName": "Zoë"}
     assert "Zoë" in path.read_text()
     assert [found.name for found in tmp_path.iterdir()] == ["container.json"]
+
+
+@pytest.mark.parametrize("name", [None, "auto", "demo", "Mock"])
+def test_a_provider_of_the_runner_is_taken(name: str | None) -> None:
+    """None and `auto` are the built-in one."""
+    require_provider(name)
+
+
+def test_a_provider_that_the_runner_does_not_have_is_refused() -> None:
+    """An agent with it could not be started; the nearest known one is named."""
+    with pytest.raises(InvalidError, match="Did you mean demo"):
+        require_provider("dema")
+
+
+def test_the_known_providers_are_those_of_the_runner() -> None:
+    """The host reads their names from the runner's folder, and imports nothing of it."""
+    assert set(known_providers()) == set(providers._FACTORIES)

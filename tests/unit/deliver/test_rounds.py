@@ -804,3 +804,4 @@ def test_a_session_without_a_folder_speaks_too(stage: Stage, sender: ScriptedSen
         operator.say(session, session.get_one(AgentSession, andy.id), "We are moving.")
     deliver(andy)
     assert sender.texts == ["We are moving."]
+    assert all(row.projected_at for row in stage.deliveries())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nanotasks.central import Database
+from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
-from nanotasks.ops.host_identity import host_id_here
+from nanotasks.ops.host_identity import host_id_here, stranded
 from nanotasks.settings import Settings, machine_name
 
 
@@ -39,3 +42,15 @@ def test_a_shared_database_says_nothing_about_this_machine(central: Database) ->
     know(central, "laptop")
     expected = machine_name() if central.dialect == "postgresql" else "laptop"
     assert host_id_here(central, Settings()) == expected
+
+
+def test_agents_that_nobody_answers_for_are_told_of(sqlite_central: Database, tmp_path: Path) -> None:
+    """Their files are here, but they belong to the id that this host had before."""
+    know(sqlite_central, "vm")
+    with sqlite_central.write() as session:
+        session.add(AgentGroup(id="ag-1", name="Andy", folder="andy", host_id="vm", created_at=0))
+    assert stranded(sqlite_central, Settings(host_id="renamed", data_dir=tmp_path)) is None
+    (tmp_path / "sessions" / "ag-1").mkdir(parents=True)
+    told = stranded(sqlite_central, Settings(host_id="renamed", data_dir=tmp_path))
+    assert told is not None and "andy" in told and "NANOTASKS_HOST_ID=vm" in told
+    assert stranded(sqlite_central, Settings(host_id="vm", data_dir=tmp_path)) is None
