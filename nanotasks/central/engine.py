@@ -139,10 +139,16 @@ def _explained(database: Database) -> Iterator[None]:
     except OperationalError as error:
         if is_own_fault(error):
             raise
-        detail = str(error.orig).splitlines()[0] if error.orig else "no detail"
+        detail = str(error.orig).partition("\n")[0] if error.orig else "no detail"
         if "no such table" in detail or "no such column" in detail:
             raise ConfigError(
                 "The central database has no schema yet.", why=detail, fix="Run `nanotasks db upgrade`."
+            ) from error
+        if "readonly database" in detail or "unable to open database file" in detail:
+            raise ConfigError(
+                f"The central database ({database.url.render_as_string(hide_password=True)}) cannot be opened.",
+                why=f"SQLite says: {detail}.",
+                fix="Run this as the user who owns the data directory, or point NANOTASKS_DATA_DIR at your own.",
             ) from error
         raise DependencyDownError(
             f"The central database ({database.url.render_as_string(hide_password=True)}) does not answer.",

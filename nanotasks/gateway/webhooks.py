@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -14,6 +15,7 @@ from nanotasks.errors import NotFoundError
 from nanotasks.gateway.bodies import read_body
 from nanotasks.gateway.problems import BusyError, problem
 from nanotasks.gateway.receivers import Receivers, call
+from nanotasks.gateway.refusals import Refusals
 from nanotasks.settings import Settings
 
 # Each may hold a body in memory and a thread that waits for a commit.
@@ -32,17 +34,25 @@ def routes(settings: Settings, receivers: Receivers) -> APIRouter:
     router = APIRouter()
     room = asyncio.Semaphore(MAX_REQUESTS)
 
+    refusals = Refusals()
+
     async def take(request: Request, channel_type: str, path: str) -> Response:
+        response = await answer(request, channel_type, path)
+        if response.status_code >= 400:
+            refusals.note(channel_type, response.status_code, json.loads(bytes(response.body) or b"{}"))
+        return response
+
+    async def answer(request: Request, channel_type: str, path: str) -> Response:
         if room.locked():
             return problem(BusyError(why="Many requests are being taken.", fix="Send it again."))
         async with room:
             try:
-                answer = await _hand_over(settings, receivers, request, channel_type, path)
+                given = await _hand_over(settings, receivers, request, channel_type, path)
             except ClientDisconnect:
                 return Response(status_code=400)
             except Exception as error:
                 return problem(error)
-        return JSONResponse(dict(answer.body), answer.status, dict(answer.headers))
+        return JSONResponse(dict(given.body), given.status, dict(given.headers))
 
     @router.post("/webhooks/{channel_type}", status_code=202, response_model=Taken, summary="Say something")
     async def post(request: Request, channel_type: str) -> Response:

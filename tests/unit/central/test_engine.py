@@ -88,3 +88,11 @@ def test_a_value_that_does_not_fit_is_no_outage(
         session.execute(text(statement))
     assert is_own_fault(caught.value)
     database.close()
+
+
+def test_a_file_that_cannot_be_opened_is_a_matter_of_configuration(tmp_path: Path) -> None:
+    """Its owner and its path are to be looked at; nobody waits for it to answer."""
+    db = Database(f"sqlite:///{tmp_path}")
+    with pytest.raises(ConfigError, match="cannot be opened"), db.read_core():
+        pass
+    db.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -309,3 +310,10 @@ def test_a_group_with_sessions_stays_on_its_host(family: Cli, central_here: Data
     assert "Delete its sessions first" in refused.err
     assert family("sessions", "delete", made, "--cascade").code == 0
     assert family("groups", "update", "andy", "--host", "h2").code == 0
+
+
+def test_folders_beside_the_sessions_are_no_sessions(family: Cli, data_dir: Path) -> None:
+    """An agent group keeps its provider's state there; a check of a healthy installation finds nothing."""
+    for name in (".claude-shared", ".home"):
+        (data_dir / "sessions" / "ag-1" / name).mkdir(parents=True)
+    assert family("db", "check").code == 0

@@ -9,8 +9,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from nanotasks.central import Database
+from nanotasks.central.groups import AgentGroup
+from nanotasks.central.hosts import Host
 from nanotasks.central.migrate import upgrade
 from nanotasks.ops.apply import apply
 from nanotasks.ops.export import export
@@ -88,6 +91,16 @@ def test_an_export_rebuilds_the_installation_elsewhere(cli: Cli, tmp_path: Path)
         rebuilt = export(session)
     elsewhere.close()
     assert rebuilt == yaml.safe_load(exported)
+
+
+def test_an_export_says_nothing_of_hosts(cli: Cli, central_here: Database) -> None:
+    """Where an agent lives is this installation's own; on another one it would be an unknown host."""
+    cli("groups", "create", "Andy")
+    with central_here.write() as session:
+        session.add(Host(id="vm", heartbeat_at=0, created_at=0))
+        session.flush()
+        session.execute(update(AgentGroup).values(host_id="vm"))
+    assert "vm" not in cli("export").out
 
 
 @pytest.mark.parametrize(
