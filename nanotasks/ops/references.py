@@ -102,6 +102,15 @@ def folder_of(session: Session, group_id: str) -> str:
     return session.get_one(AgentGroup, group_id).folder
 
 
+def host_of(session: Session, session_id: str) -> str | None:
+    """The host that has a session's files."""
+    return session.scalar(
+        select(AgentGroup.host_id)
+        .join(AgentSession, AgentSession.agent_group_id == AgentGroup.id)
+        .where(AgentSession.id == session_id)
+    )
+
+
 def role(session: Session, text: str, word: str | None = None, group_text: str | None = None) -> UserRole:
     """The role with this number, or this role of this user in this group (in all when no group is given)."""
     if word is None:

@@ -16,7 +16,13 @@ _TYPING_AFTER_S = 2.0
 # Why a message was not taken, in words.
 _REASONS = {
     "no_agent_wired": "no agent listens in this chat; see `nanotasks wirings create --help`",
-    "no_agent_engaged": "no agent felt addressed; in a group chat, write @ and an agent's name",
+    "no_agent_engaged": "it was meant for no agent; in a group chat, write @ and an agent's name",
+    "not_mentioned": "no agent listens in this chat, and none was mentioned",
+    "chat_denied": "an operator turned this chat away",
+    "command_filtered": "this command is not for agents",
+    "command_refused": "this command is for the agent's admins; see `nanotasks roles create --help`",
+    "no_content": "there is nothing in it",
+    "intercepted": "it was taken for something else",
     "unknown_sender_strict": "this chat takes messages from known people only; see `nanotasks members create --help`",
     "unknown_sender_request_approval": "somebody has to approve you first",
 }

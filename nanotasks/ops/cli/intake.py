@@ -12,7 +12,7 @@ from nanotasks.domain.vocabulary import EVENT_STATES
 from nanotasks.errors import NanotasksError, NotFoundError
 from nanotasks.ops.cli.arguments import Limit, OfChat, choice, rows_wanted
 from nanotasks.ops.cli.central import open_central, reading, ring, writing
-from nanotasks.ops.cli.output import say, say_if_cut, show_list, show_one, show_result
+from nanotasks.ops.cli.output import is_for_people, say, say_if_cut, show_list, show_one, show_result
 from nanotasks.ops.cli.root import App
 from nanotasks.settings import settings
 
@@ -39,15 +39,18 @@ def list_events(
     limit: Limit = None,
 ) -> None:
     """List the accepted messages, the newest first, with the reason why one was dropped or is dead."""
-    from sqlalchemy import select
+    from sqlalchemy import exists, or_, select
 
-    from nanotasks.central.events import Drop, InboundEvent
+    from nanotasks.central.events import Drop, InboundEvent, InboundRoute
     from nanotasks.ops import references
 
     most = rows_wanted(limit)
     query = select(InboundEvent, Drop).outerjoin(Drop, Drop.event_id == InboundEvent.id)
     query = query.order_by(InboundEvent.received_at.desc(), InboundEvent.accept_order.desc())
-    if state is not None:
+    if state == "dead":
+        unanswered = exists().where(InboundRoute.event_id == InboundEvent.id, InboundRoute.state == "dead")
+        query = query.where(or_(InboundEvent.state == state, unanswered))
+    elif state is not None:
         query = query.where(InboundEvent.state == state)
     with reading() as session:
         if chat is not None:
@@ -70,21 +73,29 @@ def show_event(event: EventRef) -> None:
 
 @app.command("retry")
 def retry_event(event: EventRef) -> None:
-    """Route a dropped or dead message once more, by the rules as they are now.
+    """Try a message once more that no agent got, or that ended without an answer.
 
-    For a stranger's message, for example, once the stranger is a member.
+    One that was dropped or is dead is routed by the rules as they are now: a stranger's message, for example, once the
+    stranger is a member. One that an agent got and did not answer is given to it again, without its files.
     """
-    from nanotasks.intake.operator import route_again
+    from nanotasks.intake.operator import ask_again, route_again
     from nanotasks.ops import references
 
     with writing() as tx:
         found = references.event(tx.session, event)
         before = found.state
-        route_again(tx.session, found)
-        tx.audit("intake.retry", found.id, {"from": before})
+        again = ask_again(tx.session, found) if before == "routed" else []
+        if not again:
+            route_again(tx.session, found)
+        tx.audit("intake.retry", found.id, {"from": before, "sessions": again})
         row = view(found, None)
-    ring("route", found.channel_type, found.platform_id)
-    show_result(row, "id", f"It was {before} and is routed again now.")
+        hosts = [(one, references.host_of(tx.session, one)) for one in again]
+    for session_id, host_id in hosts:
+        ring("append", session_id, host_id)
+    if not again:
+        ring("route", found.channel_type, found.platform_id)
+    told = f"It is given to {len(again)} of its agents again." if again else f"It was {before} and is routed again now."
+    show_result(row, "id", told)
 
 
 @app.command("replay")
@@ -117,7 +128,8 @@ def replay(
         "duplicates": report.duplicates,
         "failed": report.failed,
     }
-    show_one(counts | {"problems": problems})
+    # To a person they were told already, as they came.
+    show_one(counts if is_for_people() else counts | {"problems": problems})
     if report.failed:
         raise typer.Exit(1)
 

@@ -84,7 +84,7 @@ def say(words: str) -> None:
 def say_if_cut(rows: Sequence[Row], limit: int) -> None:
     """Say that there is more, when one row more than `limit` (0: no limit) was fetched to know it."""
     if limit and len(rows) > limit:
-        say(f"These are the first {limit}; there are more. --limit 0 shows all.")
+        say(f"Only {limit} are shown; there are more. --limit 0 shows all.")
 
 
 def show_text(text: str) -> None:
@@ -150,18 +150,19 @@ def _print_lines(lines: Sequence[Sequence[str]]) -> None:
 
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = []
-    for column in columns:
-        name, _, heading = column.partition("=")
-        names.append(name)
-        table.add_column(heading or name.removesuffix("_at").replace("_", " ").upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_friendly(row, name)) for name in names))
-    Console().print(table)
+    from nanotasks.ops.cli import tables
+
+    named = [column.partition("=") for column in columns]
+    headings = [heading or name.removesuffix("_at").replace("_", " ").upper() for name, _, heading in named]
+    cells = [[_friendly(row, name) for name, _, _ in named] for row in rows]
+    console = Console()
+    wide = tables.widths(headings, cells, console.width)
+    for number, line in enumerate([headings, *cells]):
+        shown = (tables.cut(cell, room).ljust(room) for cell, room in zip(line, wide, strict=True))
+        style = "" if number else "bold"
+        console.print(Text((" " * tables.GAP).join(shown).rstrip(), style=style), soft_wrap=True, highlight=False)
 
 
 def _print_fields(row: Row) -> None:
@@ -170,14 +171,25 @@ def _print_fields(row: Row) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
+    table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    lists = {name: value for name, value in row.items() if _is_table(value)}
     for name, value in row.items():
+        if name in lists:
+            continue
         shown = _friendly(row, name)
         if name.endswith("_at") and isinstance(value, int):
             shown = f"{iso(value)} ({shown})"
         table.add_row(name.removesuffix("_at").replace("_", " "), Text(shown))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for name, rows in lists.items():
+        console.print(f"\n{name.replace('_', ' ')}", style="bold")
+        _print_table(rows, [column for column in rows[0] if any(one.get(column) is not None for one in rows)])
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
 
 
 def _friendly(row: Row, name: str) -> str:

@@ -10,7 +10,9 @@ from sqlalchemy import select, update
 
 from nanotasks.central import Database
 from nanotasks.central.deliveries import Delivery, DeliveryAttempt
+from nanotasks.central.events import InboundEvent, InboundRoute
 from nanotasks.central.hosts import Host, Instance
+from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
 from nanotasks.session.layout import SessionFolder
 from tests.unit.ops.cli.command_line import Cli
@@ -263,3 +265,46 @@ def test_replay_accepts_lines_and_names_the_bad_ones(family: Cli, tmp_path: Path
     assert second.json["problems"][0]["line"] == 2
     assert family("intake", "replay", str(tmp_path / "none")).code == 3
     assert family("status", "--json").json["events"] == {"pending": 1}
+
+
+def test_a_message_that_was_not_answered_is_listed_and_asked_again(
+    family: Cli, session_id: str, central_here: Database
+) -> None:
+    """Its event was routed, and its end stands on its route: dead, with the reason."""
+    with central_here.write() as session:
+        agent_session = session.get_one(AgentSession, session_id)
+        session.add(
+            InboundEvent(
+                id="ev-1",
+                channel_type="file",
+                platform_id="family",
+                platform_message_id="m1",
+                digest="",
+                accept_order=1,
+                kind="chat",
+                timestamp="",
+                content='{"text":"hello"}',
+                received_at=1,
+                state="routed",
+            )
+        )
+        session.flush()
+        session.add(
+            InboundRoute(
+                event_id="ev-1",
+                session_id=session_id,
+                agent_group_id=agent_session.agent_group_id,
+                trigger=1,
+                inbound_id="m1:andy",
+                state="dead",
+                error="the agent ended 5 times while it worked on it",
+                created_at=1,
+            )
+        )
+    (listed,) = family("intake", "list", "--state", "dead", "--json").json
+    assert listed["id"] == "ev-1"
+    assert "ended 5 times" in family("intake", "show", "ev-1").out
+    assert "given to 1 of its agents again" in family("intake", "retry", "ev-1").err
+    (route,) = family("intake", "show", "ev-1", "--json").json["routes"]
+    assert (route["state"], route["error"]) == ("pending", None)
+    assert family("intake", "retry", "ev-1").code == 4
