@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nanotasks.central.deliveries import Delivery, DeliveryAttempt
 
 app = App(help="Deliveries. One is a message of an agent on its way to its destination, with every try at it.")
-COLUMNS = ("id", "state", "group", "to", "attempts=TRIES", "next_attempt_at", "error_text=ERROR", "created_at")
+COLUMNS = ("id", "state", "group", "to", "attempts=TRIES", "next_attempt_at=NEXT", "error_text=ERROR", "created_at")
 
 DeliveryRef = Annotated[str, typer.Argument(metavar="DELIVERY", help="A delivery: its id or the beginning of it.")]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nanotasks.central.sessions import AgentSession
 
 app = App(help="Sessions. One is the conversation of an agent group in a chat, or in one thread of it.")
-COLUMNS = ("id", "group", "chat", "thread", "status", "agent", "last_active_at", "next_due_at")
+COLUMNS = ("id", "group", "chat", "thread", "status", "agent", "last_active_at=ACTIVE", "next_due_at=DUE")
 
 
 def register(root: typer.Typer) -> None:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 
 GAP = 2
-_LEAST = 6
+# A short word is shown whole, a longer text keeps so many characters at least.
+_LEAST = 9
 _ID = re.compile(r"[a-z]+-\d{6,}-[a-z0-9]+")
 
 

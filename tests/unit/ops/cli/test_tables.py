@@ -24,7 +24,7 @@ def test_what_identifies_a_row_is_shown_whole(room: int) -> None:
 def test_a_table_fits_where_it_can(rows: list[list[str]], room: int) -> None:
     """Columns give way, the widest first."""
     found = widths(["A", "B", "C"], rows, room)
-    assert sum(found) + 2 * GAP <= max(room, 3 * 6 + 2 * GAP)
+    assert sum(found) + 2 * GAP <= max(room, 3 * 9 + 2 * GAP)
 
 
 def test_a_text_that_does_not_fit_is_seen_to_be_cut() -> None:
