@@ -8,9 +8,9 @@ its way (`ring`, `poke`) never block.
               A failed send takes the bell off again and is tried later.
     answered  the task's first act: take the bell off, so that what is committed from now on rings again.
     answer    the same for the kinds that ring with every message. All that ring one queue share a bell, and who rang
-              stands in a set beside it; so one Celery message is under way for all of them, and under load a task
-              works off many. The ids that a task took are kept under its id until it has done them: a task that is
-              killed is sent again, and goes on with them.
+              stands in a list beside it; so one Celery message is under way for all of them, and under load a task
+              works off many, the oldest first. The ids that a task took are kept under its id until it has done them:
+              a task that is killed is sent again, and goes on with them.
     poke      tell whoever listens now (a chat window that waits for an answer); nobody listening is fine.
     listen    the other end; after a broken connection it says so, and the listener looks at its rows once.
     wait_for_token   a token bucket shared by all processes of the installation.
@@ -49,18 +49,22 @@ _CALLERS_AT_ONCE = 4
 # A task that has worked off callers for so long leaves the rest to a new one: other tasks want their turn.
 _ANSWERING_S = 0.1
 _GATHERED = frozenset({"route", "append", "deliver"})
+# A shared bell is short-lived: where its message died with a worker, everybody would wait for its end.
+_SHARED_BELL_S = 1
 
 # KEYS: the callers, those in this task's hands, the bell. ARGV: how many, seconds to keep them, the task's own caller
 # in its first call. Whoever rings from then on sets the bell anew.
 _TAKE_CALLERS = """
 if ARGV[3] ~= '' then
   redis.call('DEL', KEYS[3])
-  redis.call('SREM', KEYS[1], ARGV[3])
+  redis.call('ZREM', KEYS[1], ARGV[3])
   local left = redis.call('SMEMBERS', KEYS[2])
   if #left > 0 then return left end
 end
 redis.call('DEL', KEYS[2])
-local taken = redis.call('SPOP', KEYS[1], ARGV[1])
+local oldest = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
+local taken = {}
+for at = 1, #oldest, 2 do taken[#taken + 1] = oldest[at] end
 if #taken > 0 then
   redis.call('SADD', KEYS[2], unpack(taken))
   redis.call('EXPIRE', KEYS[2], ARGV[2])
@@ -140,6 +144,19 @@ def answer(work: Callable[..., None], kind: str, *ids: Any, task_id: str) -> Non
         taken = _take_callers(kind, ids, task_id)
     if failures:
         raise failures[0]
+
+
+def resume(*, host_id: str) -> None:
+    """Signal anew who rang the queues of a host whose worker begins: a message may have died with the one before."""
+    from nanotasks.celery_app import INBOUND, host_queue
+
+    for kind, queue in (("route", INBOUND), ("append", host_queue(host_id)), ("deliver", host_queue(host_id))):
+        try:
+            oldest = cast(list[bytes], _redis().zrange(_callers_key(kind, queue), 0, 0))
+        except redis.RedisError:
+            return
+        if oldest:
+            ring(kind, *json.loads(_text(oldest[0])), force=True)
 
 
 def poke(topic: str, payload: Mapping[str, Any] | None = None) -> None:
@@ -298,9 +315,11 @@ def _set_bell(item: _Ring) -> bool:
     with _redis().pipeline() as pipe:
         if item.kind in _GATHERED and not item.force:
             key = _callers_key(item.kind, _queue(item.kind, item.ids))
-            pipe.sadd(key, _member(item.ids))
+            # Who rang first is first; who rings again keeps its place.
+            pipe.zadd(key, {_member(item.ids): time.time()}, nx=True)
             pipe.expire(key, settings().signal_expires_s)
-        pipe.set(_bell(item.kind, item.ids), "1", nx=not item.force, ex=settings().bell_s)
+        lasts_s = _SHARED_BELL_S if item.kind in _GATHERED else settings().bell_s
+        pipe.set(_bell(item.kind, item.ids), "1", nx=not item.force, ex=lasts_s)
         return bool(pipe.execute()[-1]) or item.force
 
 

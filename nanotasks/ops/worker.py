@@ -123,6 +123,7 @@ def _keep_logging(**_options: Any) -> None:
 
 
 def _tell_ready(sender: Any, **_options: Any) -> None:
+    signals.resume(host_id=settings().host_id)
     _log.info("worker_ready", worker=sender.hostname, queues=[queue.name for queue in sender.app.conf.task_queues])
 
 
