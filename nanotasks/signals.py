@@ -311,16 +311,24 @@ def _publish_ring(item: _Ring) -> None:
 
 
 def _set_bell(item: _Ring) -> bool:
-    """Whether a message is to be sent: the bell did not ring yet, or nobody asks it."""
+    """Whether a message is to be sent: the bell did not ring yet, or nobody asks it.
+
+    Who finds a shared bell rung puts itself down, and then asks once more: the task may have taken the bell off and
+    read who rang in between.
+    """
+    bell = _bell(item.kind, item.ids)
+    lasts_s = _SHARED_BELL_S if item.kind in _GATHERED else settings().bell_s
+    if _redis().set(bell, "1", nx=not item.force, ex=lasts_s) or item.force:
+        return True
+    if item.kind not in _GATHERED:
+        return False
     with _redis().pipeline() as pipe:
-        if item.kind in _GATHERED and not item.force:
-            key = _callers_key(item.kind, _queue(item.kind, item.ids))
-            # Who rang first is first; who rings again keeps its place.
-            pipe.zadd(key, {_member(item.ids): time.time()}, nx=True)
-            pipe.expire(key, settings().signal_expires_s)
-        lasts_s = _SHARED_BELL_S if item.kind in _GATHERED else settings().bell_s
-        pipe.set(_bell(item.kind, item.ids), "1", nx=not item.force, ex=lasts_s)
-        return bool(pipe.execute()[-1]) or item.force
+        key = _callers_key(item.kind, _queue(item.kind, item.ids))
+        # Who rang first is first; who rings again keeps its place.
+        pipe.zadd(key, {_member(item.ids): time.time()}, nx=True)
+        pipe.expire(key, settings().signal_expires_s)
+        pipe.set(bell, "1", nx=True, ex=lasts_s)
+        return bool(pipe.execute()[-1])
 
 
 def _publish_message(item: _Ring) -> None:

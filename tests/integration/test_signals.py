@@ -230,8 +230,9 @@ def test_who_rang_first_is_first(broker: redis.Redis) -> None:
 def test_a_worker_that_begins_takes_up_what_another_left(broker: redis.Redis) -> None:
     """The message that stood for all of them died with it."""
     ring_chats("c0", "c1")
-    signals.ring("deliver", "s1", "a")
-    signals.ring("deliver", "s1", "b")
+    for host in ("a", "b"):
+        signals.ring("deliver", "s1", host)
+        signals.ring("deliver", "s2", host)
     assert signals.flush(5)
     broker.delete("inbound", "host.a", "host.b")
     signals.resume(host_id="a")
@@ -240,18 +241,20 @@ def test_a_worker_that_begins_takes_up_what_another_left(broker: redis.Redis) ->
 
 
 def test_who_rings_while_a_task_works_is_signalled_anew_and_may_be_taken_by_it(broker: redis.Redis) -> None:
-    """Another task may be free for it; whoever is first takes it."""
+    """The first of them has a message of its own; the others are taken by whichever task is first."""
     ring_chats("c0")
     seen: list[str] = []
 
     def work(_channel: str, chat: str) -> None:
         seen.append(chat)
         if chat == "c0":
-            ring_chats("c1")
+            ring_chats("c1", "c2")
 
     signals.answer(work, "route", "file", "c0", task_id="t1")
-    assert seen == ["c0", "c1"]
+    assert seen == ["c0", "c2"]
     assert len(queued(broker, "inbound")) == 2
+    signals.answer(work, "route", "file", "c1", task_id="t2")
+    assert seen == ["c0", "c2", "c1"]
 
 
 def test_a_task_that_was_killed_goes_on_with_what_it_had_in_hand(broker: redis.Redis) -> None:
