@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import os
 import re
 import socket
@@ -19,12 +20,16 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from nanotasks.assets import checkout_root
+from nanotasks.domain.vocabulary import PROVIDERS
 from nanotasks.errors import ConfigError
 
 PREFIX = "NANOTASKS_"
 # SQLite opens paths of 512 bytes at most, and a session's files lie some 90 below the data directory.
 DATA_DIR_BYTES = 400
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "valkey", "valkeys")
+_LAST_PORT = 65535
+# What is done more often than this keeps a core busy.
+_BUSY_S = 0.01
 _HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 # Read by other parts of the system, by design not settings of the host.
 _RESERVED = ("NANOTASKS_FAULT", "NANOTASKS_TEST_")
@@ -38,8 +43,9 @@ def _setting(
     secret: bool = False,
     choices: tuple[str, ...] = (),
     least: float = 0,
+    most: float = math.inf,
 ) -> Any:
-    metadata = {"meaning": meaning, "unit": unit, "secret": secret, "choices": choices, "least": least}
+    metadata = {"meaning": meaning, "unit": unit, "secret": secret, "choices": choices, "least": least, "most": most}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -104,7 +110,9 @@ class Settings:
         "How agents run: `docker`, `process`, or Docker when its daemon answers",
         choices=("auto", "docker", "process"),
     )
-    provider: str = _setting("auto", "Default provider of agent groups that name none; `auto` is `demo`")
+    provider: str = _setting(
+        "auto", "Default provider of agent groups that name none; `auto` is `demo`", choices=PROVIDERS
+    )
     assistant_name: str = _setting("Andy", "Name of the agent that the first start creates")
     image: str = _setting("", "Agent image; empty means the one built for this installation")
     image_base: str = _setting("python:3.11-slim", "Base image that `nanotasks image build` starts from")
@@ -120,11 +128,11 @@ class Settings:
     mount_allowlist: str = _setting(
         "", "File of folders that agents may mount; empty means ~/.config/nanotasks/mount-allowlist.json"
     )
-    max_messages_per_prompt: int = _setting(10, "Messages of one prompt for groups that set no number")
+    max_messages_per_prompt: int = _setting(10, "Messages of one prompt for groups that set no number", least=1)
 
     # Gateway and channels
     gateway_host: str = _setting("127.0.0.1", "Address the gateway listens on")
-    gateway_port: int = _setting(8765, "Port the gateway listens on; 0 means any free one")
+    gateway_port: int = _setting(8765, "Port the gateway listens on; 0 means any free one", most=_LAST_PORT)
     max_body_kb: int = _setting(10240, "Largest accepted request body", unit="KiB")
     max_pending_per_chat: int = _setting(1000, "Unrouted messages of one chat before the gateway answers 429")
     webhook_secret: str = _setting("", "HMAC key of inbound webhooks; empty turns the webhook channel off", secret=True)
@@ -145,24 +153,32 @@ class Settings:
 
     # Processes
     worker_concurrency: int = _setting(2, "Children of one worker", least=1)
-    canary_period_s: float = _setting(10.0, "Idle time after which a worker sends itself a task", unit="s")
+    canary_period_s: float = _setting(
+        10.0, "Idle time after which a worker sends itself a task", unit="s", least=_BUSY_S
+    )
     canary_silence_s: float = _setting(45.0, "Silence after which a worker counts as deaf and is restarted", unit="s")
     supervise_restart_s: float = _setting(1.0, "Pause before `up` restarts a process that ended", unit="s")
     flower_host: str = _setting("127.0.0.1", "Address Flower listens on")
-    flower_port: int = _setting(5555, "Port Flower listens on")
+    flower_port: int = _setting(5555, "Port Flower listens on", least=1, most=_LAST_PORT)
     flower_user: str = _setting("", "User name for Flower; needed unless it listens on loopback")
     flower_password: str = _setting("", "Password for Flower; needed unless it listens on loopback", secret=True)
 
     # The pattern: periods, limits, patience
     signal_expires_s: int = _setting(300, "Age at which an unread signal is worthless", unit="s")
     bell_s: int = _setting(5, "Time a bell stays rung before another signal is sent", unit="s")
-    sweep_signals_period_s: float = _setting(5.0, "Period of the sweep for unrouted and unappended rows", unit="s")
-    sweep_due_period_s: float = _setting(10.0, "Period of the sweep for sessions with due rows", unit="s")
-    sweep_containers_period_s: float = _setting(10.0, "Period of the sweep over running agents", unit="s")
-    sweep_hosts_period_s: float = _setting(10.0, "Period of the sweep over the hosts", unit="s")
-    sweep_batch: int = _setting(100, "Rows one sweep signals, oldest first")
+    sweep_signals_period_s: float = _setting(
+        5.0, "Period of the sweep for unrouted and unappended rows", unit="s", least=_BUSY_S
+    )
+    sweep_due_period_s: float = _setting(
+        10.0, "Period of the sweep for sessions with due rows", unit="s", least=_BUSY_S
+    )
+    sweep_containers_period_s: float = _setting(
+        10.0, "Period of the sweep over running agents", unit="s", least=_BUSY_S
+    )
+    sweep_hosts_period_s: float = _setting(10.0, "Period of the sweep over the hosts", unit="s", least=_BUSY_S)
+    sweep_batch: int = _setting(100, "Rows one sweep signals, oldest first", least=1)
     resignal_after_s: float = _setting(5.0, "Age of a row before a sweep signals it again", unit="s")
-    host_heartbeat_s: float = _setting(5.0, "Period of a host's sign of life", unit="s")
+    host_heartbeat_s: float = _setting(5.0, "Period of a host's sign of life", unit="s", least=_BUSY_S)
     host_timeout_s: float = _setting(30.0, "Silence after which a host counts as down", unit="s")
     lease_s: float = _setting(30.0, "Life of a lease that is not renewed", unit="s")
     event_max_tries: int = _setting(3, "Failed routings after which an event is dead")
@@ -195,7 +211,7 @@ class Settings:
     media_keep_h: float = _setting(
         168.0, "Time for which attachments of messages that no agent got are kept, for `intake retry`", unit="h"
     )
-    typing_refresh_s: float = _setting(4.0, "Period of the typing indicator", unit="s")
+    typing_refresh_s: float = _setting(4.0, "Period of the typing indicator", unit="s", least=_BUSY_S)
     typing_grace_s: float = _setting(15.0, "Typing shown after a message without any heartbeat", unit="s")
     typing_fresh_s: float = _setting(6.0, "Age of a heartbeat that still counts as typing", unit="s")
     typing_pause_s: float = _setting(10.0, "Pause of the typing indicator after a delivery", unit="s")
@@ -240,7 +256,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             fix = f"Did you mean {near[0]}?" if near else "See docs/configuration.md for the list."
             raise ConfigError(f"Unknown setting {name}.", fix=fix)
         spec = known[name]
-        if text == "" and str(spec.type) != "str":
+        means_default = str(spec.type) != "str" or spec.metadata["choices"] or callable(spec.default_factory)
+        if text == "" and means_default:
             continue
         values[spec.name] = _parse(name, text, str(spec.type), spec.metadata["choices"])
     settings = Settings(**values)
@@ -263,9 +280,13 @@ def _check(settings: Settings) -> None:
     """Refuse what could be read but means nothing. A URL is not repeated, since it may hold a password."""
     for spec in fields(Settings):
         value = getattr(settings, spec.name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value < spec.metadata["least"]:
-            least = spec.metadata["least"]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least, most = spec.metadata["least"], spec.metadata["most"]
+        if value < least:
             raise ConfigError(f"{env_name(spec.name)}={value} is too small.", fix=f"Set it to {least:g} or more.")
+        if value > most:
+            raise ConfigError(f"{env_name(spec.name)}={value} is too large.", fix=f"Set it to {most} or less.")
     if not _HOST_ID.fullmatch(settings.host_id):
         raise ConfigError(
             f"NANOTASKS_HOST_ID={settings.host_id!r} is no host id.", fix="Use letters, digits, dots, - and _ only."
@@ -303,6 +324,8 @@ def _parse(name: str, text: str, kind: str, choices: tuple[str, ...]) -> Any:
             value = int(text)
         elif kind == "float":
             value = float(text)
+            if not math.isfinite(value):
+                raise ValueError(text)
         else:
             value = text
     except (KeyError, ValueError):

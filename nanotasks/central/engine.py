@@ -150,6 +150,12 @@ def _explained(database: Database) -> Iterator[None]:
                 why=f"SQLite says: {detail}.",
                 fix="Run this as the user who owns the data directory, or point NANOTASKS_DATA_DIR at your own.",
             ) from error
+        if "disk is full" in detail:
+            raise DependencyDownError(
+                f"There is no room for the central database ({database.url.render_as_string(hide_password=True)}).",
+                why=f"SQLite says: {detail}.",
+                fix="Free some space on its disk; what was accepted so far is safe, and work goes on by itself.",
+            ) from error
         raise DependencyDownError(
             f"The central database ({database.url.render_as_string(hide_password=True)}) does not answer.",
             why=detail,

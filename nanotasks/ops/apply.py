@@ -24,7 +24,7 @@ from nanotasks.central.users import Member, User, UserRole
 from nanotasks.clock import now_ms
 from nanotasks.errors import InvalidError, NanotasksError
 from nanotasks.ops.export import config_of, fields_of_chat, fields_of_wiring
-from nanotasks.ops.state_file import Entry, State
+from nanotasks.ops.state_file import SECTIONS, Entry, State
 from nanotasks.ops.suggest import did_you_mean
 from nanotasks.people.admin import add_member, create_user, grant_role
 
@@ -48,22 +48,72 @@ class Plan:
     reprojected: set[str] = field(default_factory=set)
 
 
+class UnknownError(InvalidError):
+    """An entry names something that is not there: `name`, which would stand in `section`."""
+
+    def __init__(self, noun: str, name: str, section: str, known: list[str]) -> None:
+        fix = did_you_mean(name, known) or f"Add it to the section {section}."
+        super().__init__(f"there is no {noun} {name}.", fix=fix)
+        self.section, self.name = section, name
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    where: str
+    error: NanotasksError
+
+
 def apply(session: Session, state: State) -> Plan:
-    """Make the state so. Raises `InvalidError` naming path and line of the entry that cannot be."""
+    """Make the state so. Raises `InvalidError` naming path and line of every entry that cannot be."""
     plan = Plan()
+    mistakes: list[_Mistake] = []
+    failed: set[tuple[str, str]] = set()
     for noun, entries in state.sections.items():
         for entry in entries:
+            problems: list[NanotasksError] = [*_unknown_names(session, noun, entry)]
             try:
-                change = _APPLIERS[noun](session, entry, plan)
+                change = None if problems else _APPLIERS[noun](session, entry, plan)
             except NanotasksError as error:
-                raise InvalidError(
-                    f"Line {entry.line}, {entry.path}: {error.what}", why=error.why, fix=error.fix
-                ) from error
-            if change is None:
+                problems.append(error)
+            if problems:
+                failed.add((noun, str(entry.key[0])))
+                mistakes += [_Mistake(f"{entry.line}, {entry.path}: ", one) for one in problems if _is_new(one, failed)]
+            elif change is None:
                 plan.unchanged += 1
             else:
                 plan.changes.append(Change(change[0], noun, " ".join(part for part in entry.key if part), change[1]))
+    if mistakes:
+        raise _refused(mistakes) from mistakes[0].error
     return plan
+
+
+def _unknown_names(session: Session, noun: str, entry: Entry) -> list[UnknownError]:
+    """Every name of another section's entry that is not there."""
+    if noun in _NAMED:
+        return []
+    section = SECTIONS[noun]
+    names = dict(zip((*section.required, *section.optional_key), entry.key, strict=True)) | entry.fields
+    unknown = []
+    for field_name, require in _FINDERS.items():
+        try:
+            if names.get(field_name):
+                require(session, names[field_name])
+        except UnknownError as error:
+            unknown.append(error)
+    return unknown
+
+
+def _is_new(error: NanotasksError, failed: set[tuple[str, str]]) -> bool:
+    """What only names an entry that failed itself is mended with that one."""
+    return not (isinstance(error, UnknownError) and (error.section, error.name) in failed)
+
+
+def _refused(mistakes: list[_Mistake]) -> InvalidError:
+    if len(mistakes) == 1:
+        where, error = mistakes[0].where, mistakes[0].error
+        return InvalidError(f"Line {where}{error.what}", why=error.why, fix=error.fix)
+    lines = [f"line {one.where}{one.error}" for one in mistakes]
+    return InvalidError(f"{len(mistakes)} things cannot be; nothing was changed.", why="\n".join(lines))
 
 
 _Step: TypeAlias = tuple[str, dict[str, Any]] | None
@@ -199,30 +249,31 @@ def _require_chat(session: Session, place: str | None) -> Chat:
     found = _find_chat(session, str(place))
     if found is None:
         known = session.scalars(select(Chat.channel_type + ":" + Chat.platform_id))
-        raise _unknown("chat", str(place), "chats", list(known))
+        raise UnknownError("chat", str(place), "chats", list(known))
     return found
 
 
 def _require_group(session: Session, folder: str | None) -> AgentGroup:
     found = session.scalars(select(AgentGroup).where(AgentGroup.folder == folder)).one_or_none()
     if found is None:
-        raise _unknown("agent group", str(folder), "groups", list(session.scalars(select(AgentGroup.folder))))
+        raise UnknownError("agent group", str(folder), "groups", list(session.scalars(select(AgentGroup.folder))))
     return found
 
 
 def _require_user(session: Session, user_id: str | None) -> User:
     found = session.get(User, user_id)
     if found is None:
-        raise _unknown("user", str(user_id), "users", list(session.scalars(select(User.id))))
+        raise UnknownError("user", str(user_id), "users", list(session.scalars(select(User.id))))
     return found
 
 
-def _unknown(noun: str, text: str, section: str, known: list[str]) -> InvalidError:
-    return InvalidError(
-        f"there is no {noun} {text}.", fix=did_you_mean(text, known) or f"Add it to the section {section}."
-    )
-
-
+_FINDERS: Mapping[str, Callable[[Session, str], object]] = {
+    "chat": _require_chat,
+    "user": _require_user,
+    "group": _require_group,
+    "agent": _require_group,
+}
+_NAMED = {"groups", "chats", "users"}
 _APPLIERS: Mapping[str, Callable[[Session, Entry, Plan], _Step]] = {
     "groups": _group,
     "chats": _chat,

@@ -2,6 +2,7 @@
 
 Agent groups live on a host by its id. Where none is set, that is the machine's name, and laptops and containers get
 new names. A SQLite database belongs to one machine; so if it knows exactly one host, under another name, this is it.
+If it knows several, because the machine ran under its new name meanwhile, the folders of the sessions say which.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from sqlalchemy import select
 from nanotasks.central import Database
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
+from nanotasks.central.sessions import AgentSession
 from nanotasks.settings import Settings, machine_name
 
 
@@ -20,7 +22,22 @@ def host_id_here(db: Database, settings: Settings) -> str:
         return settings.host_id
     with db.read() as session:
         known = session.scalars(select(Host.id).limit(2)).all()
-    return known[0] if len(known) == 1 else settings.host_id
+    if len(known) == 1:
+        return known[0]
+    homes = _homes(db, settings)
+    return homes[0] if len(homes) == 1 else settings.host_id
+
+
+def _homes(db: Database, settings: Settings) -> list[str]:
+    """The hosts whose sessions have their folders in this data directory: one, whatever it is called now."""
+    with db.read() as session:
+        rows = session.execute(
+            select(AgentGroup.host_id, AgentGroup.id, AgentSession.id).join(
+                AgentSession, AgentSession.agent_group_id == AgentGroup.id
+            )
+        ).all()
+    folders = settings.data_dir / "sessions"
+    return sorted({host for host, group, name in rows if host and (folders / group / name).is_dir()})
 
 
 def stranded(db: Database, settings: Settings) -> str | None:

@@ -27,6 +27,7 @@ from nanotasks import logs, signals
 from nanotasks.central import database
 from nanotasks.deliver.typing import TypingIndicator
 from nanotasks.deliver.watcher import Watcher
+from nanotasks.errors import NanotasksError
 from nanotasks.ops.alarm import sound_alarm
 from nanotasks.ops.beat import start_beat_thread
 from nanotasks.ops.lifeline import Lifeline
@@ -71,9 +72,18 @@ def run_keeper(lifeline: Lifeline, *, beat: bool = False) -> int:
     if handle is not None:
         _log.info("keeping_host", host=config.host_id)
         keep(duties(config), stop)
+        _sign_off(config)
         os.close(handle)
     signals.flush()
     return 0
+
+
+def _sign_off(config: Settings) -> None:
+    """Before the lock is free, so that a successor's heartbeat comes later."""
+    try:
+        hosts.mark_stopped(database(config), config)
+    except NanotasksError as error:
+        _log.warning("not_signed_off", error=str(error))
 
 
 def elected(path: Path, stop: threading.Event) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import signal
@@ -69,18 +70,27 @@ def only_one(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(
-            f"The data directory {data_dir} cannot be used.",
-            why=f"{error.strerror}.",
-            fix="Set NANOTASKS_DATA_DIR to a directory that this user may write.",
-        ) from error
-    _lock(handle, data_dir)
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+        raise _unusable(data_dir, error) from error
     try:
+        _lock(handle, data_dir)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise _unusable(data_dir, error) from error
         yield
     finally:
         os.close(handle)
+
+
+def _unusable(data_dir: Path, error: OSError) -> ConfigError:
+    why, fix = f"{error.strerror}.", "Set NANOTASKS_DATA_DIR to a directory that this user may write."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "Free some space there, or set NANOTASKS_DATA_DIR to a directory on another disk."
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        why = "There is a file in its place."
+        fix = "Set NANOTASKS_DATA_DIR to a directory, or move that file away."
+    return ConfigError(f"The data directory {data_dir} cannot be used.", why=why, fix=fix)
 
 
 def _lock(handle: int, data_dir: Path) -> None:

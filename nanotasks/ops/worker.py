@@ -10,13 +10,15 @@ database must not be carried over a fork. SIGTERM lets running tasks end, then e
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import warnings
 from dataclasses import replace
 from typing import Any
 
 from celery import signals as celery_signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from celery.worker import state as celery_state
 
 from nanotasks import celery_app, logs, signals
 from nanotasks.central import database
@@ -33,6 +35,7 @@ from nanotasks.ops.supervise import Child, Stage, Supervisor
 from nanotasks.paths import runtime_dir
 from nanotasks.runtimes.select import decide
 from nanotasks.settings import Settings, settings
+from nanotasks.sweep.hosts import heartbeat
 
 _log = logs.get("worker")
 
@@ -59,7 +62,13 @@ def run_celery(lifeline: Lifeline) -> int:
     config = settings()
     logs.configure(config.log_level, config.log_format)
     lifeline.hold(LOST_PARENT_GRACE_S)
-    os.dup2(2, 1)  # Celery says its few words on stdout, which is for data
+    # What Celery says on stdout is no log line, such as "Warm shutdown".
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(on_one_line)
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # a choice that celery_app has made
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is safe here: messages are JSON only
     name, _lock = _take_name(config)
     app = celery_app.app
@@ -81,8 +90,38 @@ def run_celery(lifeline: Lifeline) -> int:
         quiet=True,
         loglevel="DEBUG" if config.log_level == "debug" else "WARNING",
     )
-    worker.start()
+    try:
+        worker.start()
+    except Exception as error:
+        if not _was_asked_to_stop():
+            raise
+        # While Redis is away Celery cannot give back its messages; they are restored without it.
+        _log.warning("worker_stopped_without_redis", worker=name, error=repr(error))
+        return 0
+    _log.info("worker_stopped", worker=name)
     return int(worker.exitcode or 0)
+
+
+def _was_asked_to_stop() -> bool:
+    asked: int | None = celery_state.should_stop
+    return asked is not None
+
+
+def on_one_line(record: logging.LogRecord) -> bool:
+    """Celery and kombu tell a lost broker in several lines with a traceback, of which one line says everything."""
+    error = record.exc_info[1] if record.exc_info else None
+    theirs = record.name.startswith(("celery.worker.", "celery.bootsteps", "kombu."))
+    # What their parts trip over while they start anew follows from the lost connection too.
+    if theirs and (error is None or record.name == "celery.bootsteps" or _is_lost_connection(error)):
+        words = [record.getMessage(), str(error) if error else ""]
+        record.msg, record.args, record.exc_info = " ".join(" ".join(words).split()), (), None
+    return True
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """The client's own classes are built like the built-in ones, and named like them, without being theirs."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint({"OSError", "ConnectionError", "TimeoutError", "OperationalError"})
 
 
 def _prepare(config: Settings) -> Settings:
@@ -92,6 +131,8 @@ def _prepare(config: Settings) -> Settings:
     try:
         require_usable(database(config))
         config = replace(config, host_id=host_id_here(database(config), config))
+        # Before the first task: a group without a host gets one only of those that are up.
+        heartbeat(database(config), config)
         notice = stranded(database(config), config)
         if notice:
             _log.warning("agents_of_another_host", notice=notice)

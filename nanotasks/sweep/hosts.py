@@ -1,6 +1,7 @@
 """Hosts: their signs of life, and which of them count as up.
 
-A host is up from its first heartbeat until it is silent for `host_timeout_s`; then it is down until the next one.
+A host is up from its first heartbeat until its last worker stops, or until it is silent for `host_timeout_s`; then
+it is down until the next one.
 An operator's `draining` stays as it is. Signals are sent only to hosts that are up.
 """
 
@@ -27,6 +28,12 @@ def heartbeat(db: Database, settings: Settings) -> None:
                     session.add(Host(id=settings.host_id, state="up", created_at=now, **alive))
             except IntegrityError:
                 session.execute(mine.values(alive))
+
+
+def mark_stopped(db: Database, settings: Settings) -> None:
+    """Call this host down at once: its keeper stops. Where another worker takes over, its heartbeat calls it up."""
+    with db.write() as session:
+        session.execute(update(Host).where(Host.id == settings.host_id, Host.state == "up").values(state="down"))
 
 
 def mark_silent(db: Database, settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import redis
 
 from nanotasks.celery_app import create
 from nanotasks.central.hosts import Host
+from nanotasks.ops import redis_server
 from nanotasks.signals import client_url
 from nanotasks.testing import wait_for
 from tests.installation import Installation, children, installation, named, wait_until_gone
@@ -131,3 +133,24 @@ def test_a_worker_refuses_a_database_without_a_schema(tmp_path: Path, redis_url:
     """It says what to do, and exits as for a configuration that cannot be used."""
     done = Installation(tmp_path, redis_url=redis_url).run("worker", code=78)
     assert "nanotasks db upgrade" in done.stderr
+
+
+def test_a_worker_that_loses_redis_says_so_in_a_line(tmp_path: Path) -> None:
+    """No traceback and no bare line, neither while Redis is away nor at the end."""
+    socket_file = tmp_path / "r.sock"
+    server = redis_server.start(socket_file, tmp_path / "redis.log")
+    wait_for(socket_file.exists, what="Redis")
+    with installation(tmp_path, redis_url=f"redis+socket://{socket_file}", sweep_signals_period_s="0.5") as here:
+        worker = here.start("worker")
+        here.start("beat")
+        ready(here)
+        server.kill()
+        server.wait()
+        wait_for(lambda: "tick_not_sent" in here.log("beat"), 30, what="beat misses Redis")
+        wait_for(lambda: "broker lost" in here.log("worker"), 30, what="the worker misses Redis")
+        wait_for(lambda: "Cannot connect" in here.log("worker"), 30, what="the worker tries again")
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(40)
+    for line in (here.log("worker") + here.log("beat")).splitlines():
+        assert json.loads(line), line
+        assert "traceback object" not in line and "Traceback" not in line

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,16 @@ def test_flower_refuses_to_be_open_to_strangers(tmp_path: Path, redis_url: str) 
     here = Installation(tmp_path, redis_url=redis_url, flower_host="0.0.0.0", flower_port=str(free_port()))
     refused = here.run("flower", code=78)
     assert "NANOTASKS_FLOWER_PASSWORD" in refused.stderr
+
+
+def test_a_port_in_use_is_explained(tmp_path: Path, redis_url: str) -> None:
+    """The error names the port and the setting, as the gateway's does."""
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        refused = Installation(tmp_path, redis_url=redis_url, flower_port=str(port)).run("flower", code=4)
+    assert f"Port {port} on 127.0.0.1 is in use" in refused.stderr and "NANOTASKS_FLOWER_PORT" in refused.stderr
 
 
 def test_flower_asks_for_the_password_and_changes_nothing(tmp_path: Path, redis_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,7 @@ def test_a_signal_stops_all_of_it(here: Installation) -> None:
     assert process.wait(30) == 0
     wait_until_gone(family)
     assert runtime(here.settings).list() == []
+    assert [host["state"] for host in json.loads(here.run("status", "--json").stdout)["hosts"]] == ["down"]
 
 
 def test_kill_9_of_up_leaves_nothing_and_the_next_start_works(here: Installation) -> None:
@@ -113,6 +115,7 @@ def test_a_data_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> N
     here.settings.data_dir.touch()
     refused = here.run("up", code=78)
     assert "cannot be used" in refused.stderr
+    assert "a file in its place" in refused.stderr and "move that file away" in refused.stderr
 
 
 def test_a_very_deep_data_directory_works(tmp_path: Path) -> None:

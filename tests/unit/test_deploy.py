@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nanotasks.settings import Settings, env_name
+from nanotasks.settings import Settings, env_name, load
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 KNOWN = {env_name(spec.name) for spec in dataclasses.fields(Settings)}
@@ -70,6 +70,14 @@ def test_the_example_environment_names_what_compose_needs() -> None:
     wanted = set(re.findall(r"\$\{([A-Z_]+)", (DEPLOY / "compose.yaml").read_text()))
     offered = set(re.findall(r"^([A-Z_]+)=", (DEPLOY / "example.env").read_text(), flags=re.MULTILINE))
     assert wanted <= offered
+
+
+def test_the_example_environment_of_the_units_loads() -> None:
+    """With the lines that are commented out, too: each is a known setting with a value that is taken."""
+    text = (DEPLOY / "systemd" / "example.env").read_text()
+    found = dict(re.findall(r"^#?(NANOTASKS_[A-Z_]+)=(.*)$", text, flags=re.MULTILINE))
+    assert len(found) > 5
+    load(found)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)

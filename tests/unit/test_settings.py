@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agent_runner import providers
+from nanotasks.domain.vocabulary import PROVIDERS
 from nanotasks.errors import ConfigError
 from nanotasks.settings import Settings, describe, env_name, load
 
@@ -65,6 +67,11 @@ def test_every_setting_has_a_meaning_and_a_unit_where_it_is_a_quantity() -> None
         ("MAX_CONTAINERS", "0", "too small"),
         ("WORKER_CONCURRENCY", "-1", "too small"),
         ("GATEWAY_PORT", "-5", "too small"),
+        ("GATEWAY_PORT", "65536", "too large"),
+        ("LEASE_S", "nan", "valid float"),
+        ("LEASE_S", "inf", "valid float"),
+        ("SWEEP_DUE_PERIOD_S", "0", "too small"),
+        ("PROVIDER", "dmeo", "Did you mean demo"),
         ("HOST_ID", "a b/c", "no host id"),
         ("REDIS_URL", "foo", "NANOTASKS_REDIS_URL"),
         ("REDIS_URL", "http://u:hush@x", "NANOTASKS_REDIS_URL"),
@@ -77,3 +84,14 @@ def test_a_value_that_means_nothing_is_refused(name: str, value: str, said: str)
         load({f"NANOTASKS_{name}": value})
     assert refused.value.fix
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["PROVIDER", "RUNTIME", "HOST_ID", "TIMEZONE", "MAX_CONTAINERS"])
+def test_an_empty_value_means_the_default(name: str) -> None:
+    """As in an env file in which nothing was filled in."""
+    assert load({f"NANOTASKS_{name}": ""}) == load({})
+
+
+def test_the_providers_are_those_of_the_runner() -> None:
+    """The host imports nothing of the runner, so their names stand in both."""
+    assert set(PROVIDERS) == {"auto", *providers._FACTORIES}

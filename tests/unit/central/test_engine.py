@@ -96,3 +96,12 @@ def test_a_file_that_cannot_be_opened_is_a_matter_of_configuration(tmp_path: Pat
     with pytest.raises(ConfigError, match="cannot be opened"), db.read_core():
         pass
     db.close()
+
+
+def test_a_full_disk_says_what_to_do(sqlite_central: Database) -> None:
+    """It is no matter of an address; what was accepted is safe."""
+    with pytest.raises(DependencyDownError, match="no room") as caught, sqlite_central.write() as session:
+        pages = session.execute(text("PRAGMA page_count")).scalar_one()
+        session.execute(text(f"PRAGMA max_page_count = {pages}"))
+        session.execute(text("INSERT INTO ticks (name, claimed_at) VALUES (hex(zeroblob(1000000)), 1)"))
+    assert "Free some space" in caught.value.fix

@@ -9,6 +9,7 @@ import pytest
 from nanotasks.central import Database
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
+from nanotasks.central.sessions import AgentSession
 from nanotasks.ops.host_identity import host_id_here, stranded
 from nanotasks.settings import Settings, machine_name
 
@@ -54,3 +55,16 @@ def test_agents_that_nobody_answers_for_are_told_of(sqlite_central: Database, tm
     told = stranded(sqlite_central, Settings(host_id="renamed", data_dir=tmp_path))
     assert told is not None and "andy" in told and "NANOTASKS_HOST_ID=vm" in told
     assert stranded(sqlite_central, Settings(host_id="vm", data_dir=tmp_path)) is None
+
+
+def test_the_folders_say_which_of_several_hosts_this_is(sqlite_central: Database, tmp_path: Path) -> None:
+    """The machine ran under its new name once, so both are known; its sessions were made under the old one."""
+    know(sqlite_central, "before", machine_name())
+    with sqlite_central.write() as session:
+        session.add(AgentGroup(id="ag-1", name="Andy", folder="andy", host_id="before", created_at=0))
+        session.flush()
+        session.add(AgentSession(id="sess-1", agent_group_id="ag-1", route_key="x", created_at=0))
+    here = Settings(data_dir=tmp_path)
+    assert host_id_here(sqlite_central, here) == machine_name()
+    (tmp_path / "sessions" / "ag-1" / "sess-1").mkdir(parents=True)
+    assert host_id_here(sqlite_central, here) == "before"

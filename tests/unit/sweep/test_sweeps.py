@@ -407,6 +407,15 @@ def test_a_host_is_up_while_it_gives_signs_of_life(central: Database) -> None:
     assert hosts.hosts_at_work(central) == ["a"]
 
 
+def test_a_host_that_was_stopped_is_down_at_once(central: Database) -> None:
+    """Nobody waits for its silence; the next heartbeat, of another worker too, calls it up."""
+    hosts.heartbeat(central, CONFIG)
+    hosts.mark_stopped(central, CONFIG)
+    assert hosts.hosts_at_work(central) == []
+    hosts.heartbeat(central, CONFIG)
+    assert hosts.hosts_at_work(central) == ["a"]
+
+
 def test_a_draining_host_stays_so(central: Database) -> None:
     """A heartbeat does not undo an operator's decision."""
     hosts.heartbeat(central, CONFIG)

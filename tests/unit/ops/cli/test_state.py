@@ -160,6 +160,31 @@ def test_what_cannot_be_done_undoes_the_rest(cli: Cli, text: str, hint: str) -> 
     assert cli("export").out == before
 
 
+def test_everything_that_is_not_there_is_told_at_once(cli: Cli) -> None:
+    """With its line; what only names an entry that failed is not told again."""
+    text = """
+groups:
+  - {folder: carl, config: {provider: dmeo}}
+members:
+  - {user: "file:nobody", group: nowhere}
+wirings:
+  - {chat: "file:attic", group: nowhere}
+  - {chat: "file:attic", group: carl}
+"""
+    result = cli("apply", "-f", "-", "--json", input=text)
+    assert result.code == 2
+    told = [line.partition(". ")[0] for line in result.error["why"].splitlines()]
+    assert told == [
+        "line 3, groups[0]: There is no provider 'dmeo'",
+        "line 5, members[0]: there is no user file:nobody",
+        "line 5, members[0]: there is no agent group nowhere",
+        "line 7, wirings[0]: there is no chat file:attic",
+        "line 7, wirings[0]: there is no agent group nowhere",
+        "line 8, wirings[1]: there is no chat file:attic",
+    ]
+    assert cli("groups", "list", "--json").json == []
+
+
 def test_texts_are_taken_as_they_stand(cli: Cli) -> None:
     """What looks like a number, a time or a boolean is a text where a text belongs."""
     text = "users:\n  - {user: 'file:1', display_name: no}\n  - {user: 'file:2', display_name: 007}\n"
