@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 from nanotasks.agents import dependants
 from nanotasks.agents.container_config import require_provider
 from nanotasks.agents.sessions import delete_session
-from nanotasks.central.base import dumps
 from nanotasks.central.destinations import Destination
 from nanotasks.central.groups import AgentGroup, ContainerConfig
 from nanotasks.central.hosts import Host
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.group_config import JSON_FIELDS, require_valid
 from nanotasks.domain.names import group_folder, is_group_folder
 from nanotasks.errors import ConflictError, InvalidError, NotFoundError

@@ -1,12 +1,11 @@
 """The declarative base of the central database: naming, the type of an instant, closed vocabularies as CHECKs.
 
 Instants are integer milliseconds UTC (`Millis`), because they are compared; JSON is kept as text that was
-written by `dumps`, because the session files hold the same text.
+written by `domain.compact_json.dumps`, because the session files hold the same text.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, cast
 
 from sqlalchemy import BigInteger, CheckConstraint, Integer, MetaData, String, Table, literal_column
@@ -54,14 +53,3 @@ def in_states(alias: str, *states: str) -> Any:
     state: Any = literal_column(f"{alias}.state")
     words: list[Any] = [literal_column(f"'{word}'") for word in states]
     return state.in_(words) if len(words) > 1 else state == words[0]
-
-
-def dumps(value: Any) -> str:
-    """Compact JSON, the form that session files and readers by substring expect."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # JavaScript cuts an emoji in two, and JSON can spell the halves, which no database holds.
-        return json.dumps(value, separators=(",", ":"))
-    return text

@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from nanotasks.central.base import dumps, table_of
+from nanotasks.central.base import table_of
 from nanotasks.central.deliveries import Delivery, MailboxItem
 from nanotasks.central.engine import insert_missing, rows_changed
 from nanotasks.central.groups import AgentGroup
+from nanotasks.domain.compact_json import dumps
 
 _items = table_of(MailboxItem)
 _item = _items.c

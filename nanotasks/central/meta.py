@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from nanotasks.central.base import Base, Millis, RowNumber, dumps
+from nanotasks.central.base import Base, Millis, RowNumber
 from nanotasks.clock import now_ms
+from nanotasks.domain.compact_json import dumps
 
 
 class SchemaMeta(Base):

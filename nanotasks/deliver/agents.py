@@ -14,7 +14,6 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from nanotasks import logs
-from nanotasks.central.base import dumps
 from nanotasks.central.engine import insert_missing
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
@@ -23,6 +22,7 @@ from nanotasks.clock import now_ms
 from nanotasks.deliver import outbox, permissions
 from nanotasks.deliver.facts import Round
 from nanotasks.deliver.ledger import Claim
+from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.sessions import session_place
 from nanotasks.errors import HostileFileError
 from nanotasks.ids import new_id

@@ -8,13 +8,14 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
-from nanotasks.central.base import dumps, in_states
+from nanotasks.central.base import in_states
 from nanotasks.central.deliveries import OPEN_STATES, Delivery
 from nanotasks.central.engine import insert_missing
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
+from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.delivery import lane_of
 from nanotasks.ids import new_id
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import func, select
 
-from nanotasks.central.base import dumps
 from nanotasks.central.deliveries import Delivery
 from nanotasks.clock import now_ms
 from nanotasks.deliver.facts import Round
 from nanotasks.deliver.host_messages import is_from_host
 from nanotasks.deliver.ledger import AnyRow
+from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.delivery import Failure, death_notice
 from nanotasks.session.rows import NewRow
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nanotasks.central.base import dumps
 from nanotasks.channels.contract import Address, InboundMessage
 from nanotasks.clock import now_ms
+from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.content import Content
 from nanotasks.errors import InvalidError
 from nanotasks.ids import new_id

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from nanotasks.domain.base64_text import decode_base64
+from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.names import derive_attachment_name, unique_name
 from nanotasks.errors import HostileFileError
 from nanotasks.session.files import RefusedFile, is_file_name, write_inbox_file
@@ -80,7 +81,7 @@ def extract_attachments(
             attachment.pop(BLOB, None)
             attachment.update(name=name, localPath=path)
             stored = True
-    return Extracted(_json(message) if stored else content, tuple(refused))
+    return Extracted(dumps(message) if stored else content, tuple(refused))
 
 
 def _bytes(attachment: dict[str, Any], blob: Callable[[str], bytes | None] | None) -> bytes:
@@ -101,13 +102,3 @@ def _name(attachment: dict[str, Any], timestamp_ms: int, taken: set[str]) -> str
         name = f"attachment-{timestamp_ms}"
     path = PurePosixPath(name)
     return unique_name(path.stem, lambda stem: stem + path.suffix in taken) + path.suffix
-
-
-def _json(message: dict[str, Any]) -> str:
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair cannot be stored, but JSON can spell it.
-        return json.dumps(message, separators=(",", ":"))
-    return text

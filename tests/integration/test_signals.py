@@ -218,6 +218,25 @@ def test_one_message_stands_for_all_that_rang(broker: redis.Redis) -> None:
     assert broker.keys("nanotasks:*") == []
 
 
+def test_who_finds_a_bell_rung_that_is_answered_meanwhile_is_signalled(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task took the bell off and read who rang just before this one put itself down: nobody else would come."""
+    ring_chats("c0")
+    client = signals._redis()
+    ask = client.set
+
+    def answered_in_between(*words: Any, **options: Any) -> Any:
+        rung = ask(*words, **options)
+        monkeypatch.setattr(client, "set", ask)
+        signals.answer(lambda _channel, _chat: None, "route", "file", "c0", task_id="t1")
+        return rung
+
+    monkeypatch.setattr(client, "set", answered_in_between)
+    ring_chats("c1")
+    assert len(queued(broker, "inbound")) == 2
+
+
 def test_who_rang_first_is_first(broker: redis.Redis) -> None:
     """Nobody is overtaken again and again."""
     ring_chats(*(f"c{number}" for number in range(12)))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nanotasks.central.base import dumps
 from nanotasks.channels.contract import DestinationError, OutboundMessage, Sent, TransientError
 from nanotasks.channels.file.journal import Journal, NotAFileError, locked
 from nanotasks.channels.outfiles import keep, path_component
 from nanotasks.clock import now_iso
+from nanotasks.domain.compact_json import dumps
 
 TAIL_BYTES = 64 * 1024
 

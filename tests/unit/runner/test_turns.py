@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent_runner import tools
+from agent_runner import log, loop, tools
 from agent_runner.config import Config
 from agent_runner.failures import NETWORK, OTHER, SESSION, ProviderError
 from agent_runner.outbound import REPLYING_TO
@@ -650,8 +650,11 @@ def test_without_inotify_messages_are_found_by_looking(session: SessionByHand, s
     session.wait_done(session.post(), seconds=3)
 
 
-def test_a_message_is_taken_when_its_time_comes(session: SessionByHand, start: Start) -> None:
+def test_a_message_is_taken_when_its_time_comes(
+    session: SessionByHand, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loop wakes for it, and not only at its next look; due times count to the second (NanoClaw 2's rule)."""
+    monkeypatch.setattr(loop, "IDLE_LOOK_S", 30.0)
     taken: list[float] = []
 
     def script(text: str) -> list[Any]:
@@ -718,29 +721,37 @@ def exit_like_a_library() -> None:
     raise SystemExit
 
 
-def test_a_file_that_looks_damaged_for_a_moment_ends_no_turn(session: SessionByHand, start: Start, gate: Gate) -> None:
+def test_a_file_that_looks_damaged_for_a_moment_ends_no_turn(
+    session: SessionByHand, start: Start, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Read while it is replaced, or torn across a share; the answer is committed when it is whole again."""
+    met = threading.Event()
+    monkeypatch.setattr(log, "warning", lambda event, **_facts: met.set() if event == "files_unusable" else None)
     start(ScriptedProvider(lambda text: [gate, OK]))
     row = session.post()
     assert gate.entered.wait(5)
-    whole = session.inbound.read_bytes()
-    session.inbound.write_bytes(b"torn" * 256)
+    whole, torn = session.inbound.with_suffix(".whole"), session.inbound.with_suffix(".torn")
+    torn.write_bytes(b"torn" * 256)
+    session.inbound.rename(whole)
+    torn.rename(session.inbound)
     gate.open()
-    time.sleep(0.3)  # the runner meets the damage meanwhile; there is no fact of it outside
-    session.inbound.write_bytes(whole)
+    assert met.wait(10)
+    whole.rename(session.inbound)
     session.wait_done(row)
     assert session.texts() == ["ok"]
 
 
 def test_a_row_whose_claim_was_taken_away_is_not_asked_twice(session: SessionByHand, start: Start, gate: Gate) -> None:
     """A host that believed this runner dead deletes its claims, while it is at work on them."""
-    provider = ScriptedProvider(lambda text: [gate, OK])
+    turns: list[list[Any]] = [[gate, OK], [OK]]
+    provider = ScriptedProvider(lambda text: turns.pop(0))
     start(provider)
-    row = session.post()
+    first = session.post(chat("first"))
     assert gate.entered.wait(5)
     session.delete_claims()
-    session.post(trigger=0)  # a commit, at which the runner looks for due rows
-    session.wait(lambda: len(provider.prompts) >= 1, "a look")
+    second = session.post(chat("second"))
+    session.wait(lambda: len(provider.prompts) == 2, "the second is pushed")
     gate.open()
-    session.wait_done(row)
-    assert (len(provider.prompts), session.texts()) == (1, ["ok"])
+    session.wait_done(first, second)
+    assert ["first" in prompt for prompt in provider.prompts] == [True, False]
+    assert session.texts() == ["ok", "ok"]
