@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+from nanotasks import faults
 from nanotasks.assets import checkout_root
 from nanotasks.domain.vocabulary import PROVIDERS
 from nanotasks.errors import ConfigError
@@ -246,6 +247,7 @@ def env_name(field_name: str) -> str:
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment. Raises `ConfigError` for a value that cannot be read or is unknown."""
     source = os.environ if environ is None else environ
+    faults.check(source)
     known = {env_name(f.name): f for f in fields(Settings)}
     values: dict[str, Any] = {}
     for name, text in source.items():

@@ -31,7 +31,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.errors import DependencyDownError
 from nanotasks.sender import BackgroundSender, Counts, Unreachable
 from nanotasks.settings import settings
@@ -303,6 +303,7 @@ def _publish_ring(item: _Ring) -> None:
             return
     except redis.RedisError as error:
         raise Unreachable from error
+    faults.point("ring.after_bell")
     try:
         _publish_message(item)
     except BaseException:

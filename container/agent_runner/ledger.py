@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent_runner import log
+from agent_runner import faults, log
 from agent_runner.clock import now_iso
 from agent_runner.outbound import REPLYING_TO, Outbound
 from agent_runner.rows import OutboundRow
@@ -80,6 +80,14 @@ class Ledger:
             if replying_to != self._replying_to:
                 self._outbound.set_state(REPLYING_TO, replying_to)
                 began_at = self._outbound.max_seq()
+            if change.claimed:
+                faults.point("turn.before_claim")
+            if change.completed:
+                faults.point("turn.before_end")
+        if change.claimed:
+            faults.point("turn.after_claim")
+        if change.completed:
+            faults.point("turn.after_end")
         self.continuation, self._replying_to, self._turn_began_at_seq = continuation, replying_to, began_at
 
     def sent_in_turn(self) -> bool:

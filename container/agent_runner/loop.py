@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from agent_runner import log
+from agent_runner import faults, log
 from agent_runner.config import Config
 from agent_runner.conversation import Conversation
 from agent_runner.failures import Backoff
@@ -91,6 +91,7 @@ class Runner:
     def run(self) -> None:
         """Serve the session. Raises `sqlite3.Error` when its files stay unusable."""
         self._ledger.recover()
+        faults.point("turn.after_recover")
         self._heartbeat.touch()
         ready = False
         try:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from nanotasks import faults
 from nanotasks.agents import container_config, instructions, safe_files, workspace
 from nanotasks.agents.groups import group_config
 from nanotasks.assets import asset
@@ -114,7 +115,7 @@ def prepare(
         working_dir=AGENT if in_docker else str(agent_folder),
         network=settings.container_network,
         mounts=mounts,
-        environment={"TZ": settings.timezone, **environment},
+        environment={"TZ": settings.timezone, **environment, **faults.environment_of_agents()},
     )
 
 

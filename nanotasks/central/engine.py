@@ -25,6 +25,7 @@ from sqlalchemy import URL, Connection, CursorResult, Engine, Executable, Insert
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from nanotasks import faults
 from nanotasks.central.base import table_of
 from nanotasks.clock import now_ms
 from nanotasks.errors import ConfigError, DependencyDownError
@@ -56,7 +57,10 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A writing transaction; commits at the end of the block, rolls back when it raises."""
         with _explained(self), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            faults.point("central.begin")
             yield session
+            session.flush()
+            faults.point("central.commit")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -68,7 +72,9 @@ class Database:
     def write_core(self) -> Iterator[Connection]:
         """Like `write`, without a unit of work: for statements that run a thousand times a second."""
         with _explained(self), self.engine.begin() as connection:
+            faults.point("central.begin")
             yield connection
+            faults.point("central.commit")
 
     @contextmanager
     def read_core(self) -> Iterator[Connection]:

@@ -62,8 +62,7 @@ def claim(db: Database, name: str, owner: Owner, ttl_s: float, payload: str = "{
         ).one_or_none()
         if row is None:
             return _create(session, name, owner, now + round(ttl_s * 1000), payload)
-        previous = Owner.parse(row.owner) if row.owner else None
-        free = row.owner is None or row.expires_at <= now or (previous is not None and is_dead(previous, owner.host))
+        free = row.owner is None or row.expires_at <= now or _is_dead(row.owner, owner.host)
         if not free:
             return None
         changed = rows_changed(
@@ -106,6 +105,23 @@ def release(db: Database, held: Held) -> bool:
             .values(owner=None, expires_at=0),
         )
         return changed == 1
+
+
+def free_abandoned(db: Database, owner: Owner) -> list[str]:
+    """Free the leases whose owners are dead on `owner`'s host, or that ran out; their names.
+
+    Whoever wants one takes it over anyway. This is for those that nobody wants again: at rest nothing is held.
+    """
+    with db.read() as session:
+        held = select(Lease.name, Lease.owner, Lease.epoch, Lease.expires_at).where(Lease.expires_at > 0)
+        now = db.now_ms(session)
+        found = [row for row in session.execute(held) if row.expires_at <= now or _is_dead(row.owner, owner.host)]
+    return [row.name for row in found if release(db, Held(row.name, row.owner, row.epoch))]
+
+
+def _is_dead(owner: str, host: str) -> bool:
+    parsed = Owner.parse(owner)
+    return parsed is not None and is_dead(parsed, host)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, update
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.central.base import table_of
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.engine import insert_missing
@@ -134,6 +134,8 @@ class Entry:
             due = (one for one in values if one["state"] == "pending" and one["next_attempt_at"] <= now)
             lanes = frozenset(one["lane"] for one in due)
             head = self._round.ledger.claim_within(connection, *lanes) if len(lanes) == 1 and may_claim(lanes) else None
+            faults.point("enter.before_commit")
+        faults.point("enter.after_commit")
         self._stored = self._mark = last
         return Entered(len(rows), lanes, head)
 

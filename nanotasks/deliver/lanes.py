@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.channels import registry
 from nanotasks.clock import iso
 from nanotasks.deliver import calls
@@ -99,12 +99,15 @@ class LaneRun:
             time.sleep(pause)
 
     def _carry(self, claim: Claim, *, go_on: bool) -> Claim | None:
+        faults.point("deliver.after_claim")
         try:
             platform_message_id = self._courier.carry(claim)
         except Exception as error:
             return self._record_failure(claim, calls.failure_of(error), go_on)
+        faults.point("deliver.after_send")
         ledger = self._round.ledger
         following = _persistently(lambda: ledger.finish_delivered(claim, platform_message_id, go_on=go_on))
+        faults.point("deliver.after_finish")
         if self._shows_typing and claim.kind != SYSTEM:
             self._round.signals.poke(f"typing:{self._round.session.host_id}", {"delivered": claim.session_id})
         return following

@@ -50,7 +50,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from nanotasks import logs, signals
+from nanotasks import faults, logs, signals
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.engine import Database
 from nanotasks.clock import now_ms
@@ -265,6 +265,7 @@ def _recover(around: Round) -> list[Signal]:
         )
         if verdict.state == "retrying" and claim.attempt == 1:
             found.append(("attempt", claim.id, around.session.host_id, 2))
+    faults.point("deliver.after_recover")
     return found
 
 

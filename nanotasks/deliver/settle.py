@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam, case, func, select, update
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.events import InboundRoute
@@ -128,6 +128,7 @@ def settle(around: Round, entry: Entry) -> Settled:
                 inbound.record_deliveries(_told(row) for row in ended)
                 inbound.insert(notices)
                 inbound.complete(done)
+                faults.point("settle.before_inbound")
                 # Set in the commit that ends the routes; until then the session counts as due, which costs a look.
                 due = look(around.db, inbound, session_id) if done else None
         # Without a look at the acks nobody knows yet whether a completed row was answered.
@@ -136,11 +137,14 @@ def settle(around: Round, entry: Entry) -> Settled:
         if due is None and closed:
             # An agent may have answered before its message was marked as appended, and with that as due.
             due = look(around.db, inbound, session_id)
+    faults.point("settle.after_inbound")
     for row in ended:
         if row.state == "delivered" and row.names_files:
             outbox.clear(around, row.message_out_id)
+    faults.point("settle.after_outbox")
     left = [route for route in routes if route.inbound_id in closed]
     signals = _record(around, ended, left, closed, acks or {}, due)
+    faults.point("settle.after_record")
     if gone:
         signals += _append_again(around, gone)
     if any(notice.trigger for notice in notices):

@@ -27,6 +27,7 @@ from sqlalchemy import Connection, Executable, bindparam, func, insert, select, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from nanotasks import faults
 from nanotasks.central.base import table_of
 from nanotasks.central.engine import Database, insert_missing
 from nanotasks.central.events import ChatCounter, InboundEvent, MediaBlob
@@ -71,7 +72,9 @@ def accept_all(db: Database, messages: Sequence[Prepared], *, max_pending: int) 
     """
     try:
         with db.write() as session:
-            return _enter(session.connection(), messages, max_pending)
+            outcomes = _enter(session.connection(), messages, max_pending)
+            faults.point("accept.before_commit")
+            return outcomes
     except _REFUSED as error:
         if isinstance(error, OperationalError):
             raise
@@ -259,6 +262,7 @@ class Acceptor:
                 "The message was not stored.", why=str(error).partition("\n")[0] or type(error).__name__
             )
             outcomes = [down] * len(batch)
+        faults.point("accept.after_commit")
         for chat in dict.fromkeys(one.message.chat for one, made in zip(batch, outcomes, strict=True) if _is_new(made)):
             self._ring(*chat)
         for one, made in zip(batch, outcomes, strict=True):

@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, exists, select, text, update
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.central.base import table_of
 from nanotasks.central.engine import Database
 from nanotasks.central.events import InboundEvent, InboundRoute
@@ -146,8 +146,10 @@ def _append_batch(db: Database, folder: SessionFolder, session_id: str) -> tuple
             routes = _together(connection.execute(_UNAPPENDED, {"session_id": session_id}).all())
             blobs = read_blobs(connection, [route.event_id for route in routes if BLOB in route.content])
         inbound.insert([_row(folder, route, blobs.get(route.event_id, {})) for route in routes])
+        faults.point("append.before_commit")
     if not routes:
         return Appended(), False
+    faults.point("append.after_commit")
     trigger = any(route.trigger for route in routes)
     with db.write_core() as connection:
         marked = _mark(connection, session_id, [route.id for route in routes], trigger=trigger)
@@ -158,6 +160,7 @@ def _append_batch(db: Database, folder: SessionFolder, session_id: str) -> tuple
         if now.status != "active":
             # It was closed in the meantime, and nobody would look at these rows again.
             return Appended(marked, told=end_unfinished(connection, session_id)), False
+    faults.point("append.after_mark")
     return Appended(marked, trigger and marked > 0), now.waiting
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.central.engine import Database, is_own_fault
 from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
@@ -154,6 +154,7 @@ class _Router:
                 events = self._still_pending(connection, looked_at)
                 records = [self._attempt(connection, events)] if events else []
                 hosts = _hosts(connection, records)
+                faults.point("route.before_commit")
         except NanotasksError:
             raise
         except SessionTakenError:
@@ -161,6 +162,7 @@ class _Router:
         except Exception as error:
             _log.warning("batch_failed", channel=self._chat[0], chat=self._chat[1], error=str(error))
             return self._route_one_by_one(looked_at)
+        faults.point("route.after_commit")
         self._report(records, hosts)
         return True
 

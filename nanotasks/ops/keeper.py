@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from nanotasks import logs, signals
+from nanotasks import faults, logs, signals
 from nanotasks.central import database
 from nanotasks.deliver.typing import TypingIndicator
 from nanotasks.deliver.watcher import Watcher
@@ -156,5 +156,6 @@ def watch_exits(config: Settings, stop: threading.Event) -> None:
 
 def ring_all(found: Iterable[Signal]) -> None:
     """Ring what is due, without asking the bell."""
+    faults.point("alarm.after_mark")
     for kind, *ids in found:
         signals.ring(kind, *ids, force=True)

@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import quote
 
+from nanotasks import faults
 from nanotasks.clock import iso, now_ms
 from nanotasks.domain.retry import ClaimedRow, Reset, ResetAction, decide_reset
 from nanotasks.errors import HostileFileError
@@ -80,6 +81,7 @@ class Inbound:
         self._db.execute(SQL["begin"])
         try:
             yield
+            faults.point("inbound.commit")
             self._db.commit()
         except BaseException:
             self._db.rollback()

@@ -61,6 +61,7 @@ def sweep(here: Here) -> list[Signal]:
     if held is None:
         return []
     try:
+        leases.free_abandoned(here.db, here.owner)
         rings = _sweep(here, decide=now >= grace_until)
         since = last.get("last_ms", now) - round(ENDED_LATELY_S * 1000)
         return rings + [("deliver", session_id, here.host_id) for session_id in unheard(here, since)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanotasks import signals
+from nanotasks import faults, signals
 from nanotasks.celery_app import app
 from nanotasks.central import database
 from nanotasks.intake import media
@@ -61,5 +61,7 @@ def canary(_worker: str) -> None:
 
 
 def _ring(found: list[lost.Signal]) -> None:
+    if found:
+        faults.point("sweep.after_mark")
     for kind, *ids in found:
         signals.ring(kind, *ids, force=True)

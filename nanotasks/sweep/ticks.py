@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import or_, update
 from sqlalchemy.exc import IntegrityError
 
+from nanotasks import faults
 from nanotasks.central import Database, rows_changed
 from nanotasks.central.meta import Tick
 
@@ -14,6 +15,13 @@ _EARLY = 0.8
 
 def claim(db: Database, name: str, period_s: float) -> bool:
     """Whether this tick of `name` is ours: true at most once per period, on the database's clock."""
+    claimed = _claim(db, name, period_s)
+    if claimed:
+        faults.point("tick.after_claim")
+    return claimed
+
+
+def _claim(db: Database, name: str, period_s: float) -> bool:
     with db.write() as session:
         now = db.now_ms(session)
         due = now - round(period_s * 1000 * _EARLY)

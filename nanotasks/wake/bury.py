@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.central.hosts import Instance
 from nanotasks.clock import now_ms
 from nanotasks.domain.timestamps import read_ms
@@ -54,6 +54,7 @@ def bury(here: Here, instance: Instance, reason: str, *, expected: bool = False,
         if at_fault:
             _put_off_claims(here, folder, instance)
         due_ms = settle_due(here, folder, instance.session_id)
+        faults.point("bury.after_due")
     except (HostileFileError, OutboundBusyError, SessionFileError) as error:
         log.warning("session_files_unusable", session=instance.session_id, error=str(error))
         rings += start_failed(here, instance.session_id, str(error))
@@ -61,6 +62,7 @@ def bury(here: Here, instance: Instance, reason: str, *, expected: bool = False,
     if not expected:
         rings += _judge(here, instance, reason, due_ms)
     instances.end(here.db, instance, reason)
+    faults.point("bury.after_end")
     log.info("agent_ended", session=instance.session_id, instance=instance.id, reason=instance.end_reason or reason)
     freed = instances.waiting_sessions(here, 1) if was_full else []
     return list(dict.fromkeys(rings)) + [("wake", session_id, here.host_id) for session_id in freed]
@@ -78,6 +80,7 @@ def _put_off_claims(here: Here, folder: SessionFolder, instance: Instance) -> No
             max_tries=here.settings.inbound_max_tries,
             backoff_ms=round(here.settings.inbound_backoff_s * 1000),
         )
+    faults.point("bury.after_reset")
     instances.mark_reset(here.db, instance.id)
 
 

@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.central import leases
 from nanotasks.clock import now_ms
 from nanotasks.errors import HostileFileError
@@ -95,6 +95,7 @@ def on_exit(here: Here, ended: Exit) -> list[Signal]:
     Raises when it cannot be noted, so that the runtime reports it again.
     """
     instances.note_exit(here.db, ended.instance_id, ended.code, ended.reason)
+    faults.point("exit.after_note")
     return [("wake", ended.session_id, here.host_id)]
 
 
@@ -110,6 +111,7 @@ def _look(here: Here, session_id: str) -> Outcome:
             facts = instances.read(here.db, session_id)
             if epoch is None or facts is None:
                 return Outcome(State.BUSY)
+            faults.point("wake.after_mutex")
             return _reconcile(here, facts, epoch)
     except RuntimeDownError as error:
         return _put_off(here, session_id, str(error))
@@ -210,7 +212,9 @@ def _stop(here: Here, facts: SessionFacts, reason: str, *, at_fault: bool = Fals
     why = f"stopped: {reason}"
     if live is not None:
         instances.note_exit(here.db, live.id, None, why)
+    faults.point("stop.after_note")
     ended = _runtime_of(here, facts).stop(session_id, here.settings.container_stop_grace_s, reason)
+    faults.point("stop.after_stop")
     if live is None:
         return [("deliver", session_id, here.host_id)] if ended else []
     if ended is not None:

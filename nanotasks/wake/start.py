@@ -10,7 +10,7 @@ import sqlite3
 
 from sqlalchemy.exc import IntegrityError
 
-from nanotasks import logs
+from nanotasks import faults, logs
 from nanotasks.agents import start_spec
 from nanotasks.agents.mounts import allowed_mounts
 from nanotasks.agents.projection import project
@@ -37,6 +37,7 @@ def enter_and_start(here: Here, facts: SessionFacts, epoch: int) -> Outcome | No
     except IntegrityError:
         # Somebody who did not hold the mutex any more recorded a start; the next look sees it.
         return Outcome(State.BUSY)
+    faults.point("wake.after_enter")
     try:
         return _start(here, facts, instance_id, epoch)
     except (NanotasksError, OSError, sqlite3.Error) as error:
@@ -46,12 +47,15 @@ def enter_and_start(here: Here, facts: SessionFacts, epoch: int) -> Outcome | No
 def _start(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> Outcome:
     session_id = facts.agent_session.id
     spec = _prepare(here, facts, instance_id, epoch)
+    faults.point("wake.after_prepare")
     try:
         running = here.runtime.start(spec)
     except AlreadyRunningError as refused:
         instances.withdraw(here.db, instance_id)
         return _adopted(here, facts, refused.running)
+    faults.point("wake.after_start")
     instances.started(here.db, running)
+    faults.point("wake.after_record")
     log.info("agent_started", session=session_id, instance=instance_id, epoch=epoch, runtime=here.runtime.name)
     return Outcome(State.STARTED)
 

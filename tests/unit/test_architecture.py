@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "nanotasks"
 
-BASE = {"errors", "clock", "ids", "owners", "settings", "assets", "logs", "paths", "sender", "domain", ""}
+BASE = {"errors", "clock", "ids", "owners", "settings", "assets", "logs", "paths", "sender", "faults", "domain", ""}
 STATE = {"central", "session", "channels", "runtimes", "signals"}
 SERVICES = {"intake", "wake", "deliver", "sweep", "schedule", "approve", "agents", "people"}
 
