@@ -4,6 +4,8 @@
 - Context alone never causes a turn.
 - What room is left in a prompt goes to the newest context rows. Older ones are overtaken: they are acknowledged with
   that turn, because showing them later would show the chat out of order.
+- A row that was being worked on when the agent died, more than once, is suspected of being the reason. It is prompted
+  alone, and nothing is claimed beside it: so it fails alone, and those that were with it are answered.
 
 NanoClaw 2 takes the newest N rows of both kinds, which hides a question behind later chatter; for a backlog that
 fits, and for one question after much chatter, the two rules give the same rows.
@@ -22,6 +24,22 @@ class Due(NamedTuple):
 
     rows: tuple[InboundRow, ...] = ()
     overtaken: tuple[str, ...] = ()
+
+
+# Deaths under which a row is suspected; the first may have been anybody's.
+SUSPECT_TRIES = 2
+
+
+def is_suspect(row: InboundRow) -> bool:
+    """Whether this row may be what the agent dies of."""
+    return row.tries >= SUSPECT_TRIES
+
+
+def apart(triggers: Sequence[InboundRow]) -> Sequence[InboundRow]:
+    """The first of these rows that may be prompted together: a suspect is alone."""
+    if triggers and is_suspect(triggers[0]):
+        return triggers[:1]
+    return triggers[: next((at for at, row in enumerate(triggers) if is_suspect(row)), len(triggers))]
 
 
 def room_for_context(triggers: Sequence[InboundRow], limit: int) -> int:

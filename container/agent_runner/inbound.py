@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from agent_runner.batching import Due, in_order, room_for_context
+from agent_runner.batching import Due, apart, in_order, is_suspect, room_for_context
 from agent_runner.rows import NOWHERE, Destination, InboundRow, Route
 from agent_runner.sql import SQL, connect, uri
 
@@ -85,8 +85,8 @@ class Reader:
             return text if "trigger" in columns else text.replace('m."trigger"', "1").replace('o."trigger"', "1")
 
         bound: dict[str, Any] = {"limit": limit, "wake_ids": wake_ids}
-        triggers = self._rows(statement("due_triggers"), bound)
-        room = room_for_context(triggers, limit)
+        triggers = apart(self._rows(statement("due_triggers"), bound))
+        room = 0 if any(map(is_suspect, triggers)) else room_for_context(triggers, limit)
         if not room:
             return Due(tuple(triggers))
         context = self._rows(statement("due_context"), {**bound, "limit": room})
@@ -134,11 +134,22 @@ class Reader:
 
 
 def _row(values: tuple[Any, ...]) -> InboundRow:
-    row_id, seq, kind, timestamp, trigger, channel_type, platform_id, thread_id, content = values
+    row_id, seq, kind, timestamp, trigger, channel_type, platform_id, thread_id, content, tries = values
     route = Route(_text(channel_type), _text(platform_id), _text(thread_id))
     return InboundRow(
-        row_id, seq, _text(kind) or "", _text(timestamp) or "", bool(trigger), route, _text(content) or ""
+        row_id,
+        seq,
+        _text(kind) or "",
+        _text(timestamp) or "",
+        bool(trigger),
+        route,
+        _text(content) or "",
+        _count(tries),
     )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _text(value: Any) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from agent_runner import log, replies
-from agent_runner.batching import Due
+from agent_runner.batching import Due, is_suspect
 from agent_runner.commands import is_clear, raw_command
 from agent_runner.config import Config
 from agent_runner.conversation import Conversation
@@ -67,7 +67,7 @@ class Intake:
             self._next_due = reader.next_due()
             # A host that gave up on this process may have deleted its claims; what it still works on is not new.
             due = due._replace(rows=tuple(row for row in due.rows if row.id not in self._turns.held))
-            if not due.rows:
+            if not due.rows or self._keeps_apart(due.rows):
                 return False
             destinations, session = reader.destinations(), reader.session_routing()
         taken = self._take(due, destinations, session)
@@ -94,6 +94,11 @@ class Intake:
             self._scripts.start(scripted, self._script_ended)
         self._send(batch, destinations)
         return True
+
+    def _keeps_apart(self, rows: Sequence[InboundRow]) -> bool:
+        """Whether these rows have to wait: one of them, or one that is claimed, may be what the agent dies of."""
+        claimed = [row for batch in (*self._turns.open, *self._turns.waiting) for row in batch.rows]
+        return bool(claimed) and any(map(is_suspect, (*claimed, *rows)))
 
     def _has_native_command(self, rows: Sequence[InboundRow]) -> bool:
         return self._native_commands and any(row.trigger and raw_command(row) is not None for row in rows)

@@ -5,7 +5,7 @@
 -- A row that died with an agent once or twice keeps its place in its chat while it is put off for some seconds; one that
 -- keeps failing lets the others pass.
 -- name: due_triggers
-SELECT m.id, m.seq, m.kind, m.timestamp, 1, m.channel_type, m.platform_id, m.thread_id, m.content
+SELECT m.id, m.seq, m.kind, m.timestamp, 1, m.channel_type, m.platform_id, m.thread_id, m.content, m.tries
   FROM messages_in AS m
  WHERE m.status = 'pending' AND m."trigger" = 1 AND m.kind <> 'system' AND m.id IS NOT NULL
    AND (m.process_after IS NULL OR datetime(m.process_after) <= datetime('now'))
@@ -19,7 +19,7 @@ SELECT m.id, m.seq, m.kind, m.timestamp, 1, m.channel_type, m.platform_id, m.thr
  LIMIT :limit;
 
 -- name: due_context
-SELECT m.id, m.seq, m.kind, m.timestamp, 0, m.channel_type, m.platform_id, m.thread_id, m.content
+SELECT m.id, m.seq, m.kind, m.timestamp, 0, m.channel_type, m.platform_id, m.thread_id, m.content, m.tries
   FROM messages_in AS m
  WHERE m.status = 'pending' AND m."trigger" <> 1 AND m.kind <> 'system' AND m.id IS NOT NULL
    AND (m.process_after IS NULL OR datetime(m.process_after) <= datetime('now'))

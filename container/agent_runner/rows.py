@@ -26,7 +26,10 @@ NOWHERE = Route(None, None)
 
 
 class InboundRow(NamedTuple):
-    """A row of `messages_in`. `seq` is the id a model sees; `trigger` is False for context, which causes no turn."""
+    """A row of `messages_in`. `seq` is the id a model sees; `trigger` is False for context, which causes no turn.
+
+    `tries` is how often an agent died while it held the row.
+    """
 
     id: str
     seq: int | None
@@ -35,6 +38,7 @@ class InboundRow(NamedTuple):
     trigger: bool
     route: Route
     content: str
+    tries: int = 0
 
 
 class OutboundRow(NamedTuple):

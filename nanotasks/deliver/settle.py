@@ -31,7 +31,7 @@ from nanotasks.deliver.facts import Round, Signal
 from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.deliver.ledger import AnyRow
 from nanotasks.deliver.notices import notices_of
-from nanotasks.domain.delivery import dead_reason, route_end
+from nanotasks.domain.delivery import dead_reason, route_end, shared_end
 from nanotasks.session.inbound import Inbound, open_inbound
 from nanotasks.session.rows import Delivered, DeliveryStatus, InboundRow
 from nanotasks.wake.due import DueLook, announced, look
@@ -208,8 +208,8 @@ def _record(
             one = route.inbound_id
             status, ack = closed[one].status, acks.get(one)
             end = route_end(status, ack, replies.get(one, ()))
-            if end == "completed" and "delivered" in shared[_place(route)]:
-                end = "answered"
+            if end == "completed" and shared[_place(route)]:
+                end = shared_end(shared[_place(route)])
             if end is not None:
                 why = dead_reason(status, ack, closed[one].tries) if end == "dead" else None
                 connection.execute(_END_ROUTE, {"route": route.id, "end": end, "now": now, "why": why})

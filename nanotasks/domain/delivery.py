@@ -124,6 +124,16 @@ def dead_reason(status: str, acknowledgement: str | None, tries: int) -> str:
     return "the reply was not delivered"
 
 
+def shared_end(replies: Collection[str]) -> str | None:
+    """How a message without a reply of its own ends where its agent replied to others of its chat together with it.
+
+    `replies` are the states of those deliveries: while they are on their way it has not ended.
+    """
+    if set(replies) & _OPEN:
+        return None
+    return "answered" if "delivered" in replies else "completed"
+
+
 def route_end(status: str, acknowledgement: str | None, replies: Collection[str]) -> str | None:
     """How the route of an inbound row ends; None while it is at work or a reply is on its way.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nanotasks.faults import OF_AGENTS
 from tests.faults.checker import UNANSWERED, Checker, Ledger, Said
 from tests.faults.platform import Answer
 from tests.faults.world import World, wait
@@ -47,7 +47,7 @@ def run_case(world: World, fault: str, *, seed: int, crash: bool = False, cold: 
     hits = world.hits()
     world.clear()
     found = [f"I9 not at rest after {REST_S:g} s: {unrest}"] if unrest else []
-    found += checker.violations(ledger, arrivals)
+    found += checker.violations(ledger, arrivals, turns_repeat=crash or OF_AGENTS in fault)
     first = _first_fault(fault, hits)
     last = max((one.at for one in arrivals), default=0.0)
     return Outcome(_all_reached(fault, hits), max(0.0, last - first) if first else 0.0, found)
@@ -109,8 +109,3 @@ def _first_fault(fault: str, hits: list[tuple[str, float]]) -> float:
         if len(of_name) >= nth:
             times.append(of_name[nth - 1])
     return min(times, default=0.0)
-
-
-def elapsed(since: float) -> float:
-    """Seconds since a time of the monotonic clock."""
-    return time.monotonic() - since

@@ -6,6 +6,7 @@ its own. Every violation is a line that names the promise.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -92,12 +93,15 @@ class Checker:
         running = {one.instance_id for one in self._agents.list()}
         return f"recorded agents {sorted(recorded)} are not the running ones {sorted(running)}" * (recorded != running)
 
-    def violations(self, ledger: Ledger, arrivals: Sequence[Arrival]) -> list[str]:
-        """Every promise that is broken, of a case that has come to rest."""
+    def violations(self, ledger: Ledger, arrivals: Sequence[Arrival], *, turns_repeat: bool = False) -> list[str]:
+        """Every promise that is broken, of a case that has come to rest.
+
+        Where agents died in mid-turn, `turns_repeat`: what such a turn had sent with a tool is sent again.
+        """
         with self._central() as db:
             return [
                 *_intake(db, ledger),
-                *_deliveries(db, ledger, arrivals),
+                *_deliveries(db, ledger, arrivals, turns_repeat),
                 *_order(ledger, arrivals),
                 *_instances(db),
                 *self._files(db, ledger),
@@ -107,8 +111,8 @@ class Checker:
     def _files(self, db: sqlite3.Connection, ledger: Ledger) -> Iterator[str]:
         for row in db.execute(
             "SELECT s.id, s.agent_group_id FROM sessions s JOIN messaging_groups m ON m.id = s.messaging_group_id"
-            f" WHERE m.platform_id IN ({', '.join('?' * len(ledger.chats))})",  # noqa: S608
-            sorted(ledger.chats),
+            " WHERE m.platform_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(ledger.chats)),),
         ):
             yield from _session_files(self._settings.data_dir / "sessions" / row["agent_group_id"] / row["id"])
 
@@ -129,15 +133,18 @@ def _intake(db: sqlite3.Connection, ledger: Ledger) -> Iterator[str]:
             yield f"I1 {one.message_id} ended as {found[0]['route']} and not as {one.ends}"
 
 
-def _deliveries(db: sqlite3.Connection, ledger: Ledger, arrivals: Sequence[Arrival]) -> Iterator[str]:
+def _deliveries(
+    db: sqlite3.Connection, ledger: Ledger, arrivals: Sequence[Arrival], turns_repeat: bool
+) -> Iterator[str]:
     expected = Counter((one.chat, reply) for one in ledger.said for reply in one.replies)
+    repeated = {(one.chat, reply) for one in ledger.said if one.by_tool and turns_repeat for reply in one.replies}
     taken: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for arrival in arrivals:
         if arrival.taken:
             by_key = taken[arrival.chat, arrival.text]
             by_key[arrival.key] = by_key.get(arrival.key, 0) + 1
     for (chat, text), times in expected.items():
-        if len(taken[chat, text]) != times:
+        if len(taken[chat, text]) != times and not (taken[chat, text] and (chat, text) in repeated):
             yield f"I2 {text!r} in {chat} came as {len(taken[chat, text])} messages and not as {times}"
     for (chat, text), by_key in taken.items():
         if (chat, text) not in expected:

@@ -34,7 +34,7 @@ QUICK = {
     "host_heartbeat_s": "0.5",
     "supervise_restart_s": "0.1",
     "inbound_backoff_s": "0.2",
-    "inbound_max_tries": "2",
+    "inbound_max_tries": "3",
     "wake_backoff_s": "0.2",
     "delivery_backoff_s": "0.3",
     "delivery_timeout_s": "2",
