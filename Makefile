@@ -1,5 +1,7 @@
 # make run     a chat with an agent; sets everything up the first time
 # make test    everything the tests need, then the tests
+# make faults  kill -9, full disks, a platform at its worst: every fault once
+#              (make faults-long SECONDS=3600: seed after seed, for so long)
 # make lint    formatting, lint and types only
 # make bench   the benchmarks, as one JSON object
 # make clean   removes the virtual environment and caches; data/ stays
@@ -14,7 +16,7 @@ export PIP_NO_INPUT := 1
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 MAKEFLAGS += --no-print-directory
 
-.PHONY: run test lint bench clean setup setup-dev
+.PHONY: run test faults faults-long lint bench clean setup setup-dev
 .DEFAULT_GOAL := run
 
 run: setup
@@ -22,6 +24,13 @@ run: setup
 
 test: setup-dev lint
 	@$(PY) -m pytest -n 2 --dist loadfile
+
+faults: setup-dev
+	@$(PY) -m pytest -n 2 --dist loadfile tests/faults
+
+SECONDS := 600
+faults-long: setup-dev
+	@$(PY) -m tests.faults --guards --seconds $(SECONDS)
 
 lint: setup-dev
 	@$(PY) -m ruff format --check .

@@ -53,6 +53,24 @@ def run_case(world: World, fault: str, *, seed: int, crash: bool = False, cold: 
     return Outcome(_all_reached(fault, hits), max(0.0, last - first) if first else 0.0, found)
 
 
+def run_traffic(world: World, disturb: Callable[[int], None], *, chats: int = 5, rounds: int = 6) -> list[str]:
+    """Speak in several chats, round after round, with `disturb(round)` in between; what is broken afterwards."""
+    checker, ledger = Checker(world.here.settings), Ledger()
+    names = world.chats(chats)
+    for turn in range(rounds):
+        for chat in names:
+            _say(world, ledger, Said(f"{chat}-{turn}", chat, f"echo {chat} turn {turn}", (f"{chat} turn {turn}",)))
+        disturb(turn)
+    return conclude(world, checker, ledger)
+
+
+def conclude(world: World, checker: Checker, ledger: Ledger) -> list[str]:
+    """Wait for rest, and check."""
+    unrest = _rest(world, checker, ledger)
+    found = [f"I9 not at rest after {REST_S:g} s: {unrest}"] if unrest else []
+    return found + checker.violations(ledger, world.platform.of_chats(ledger.chats))
+
+
 def _say(world: World, ledger: Ledger, said: Said) -> None:
     world.say(said.chat, said.message_id, said.text)
     ledger.said.append(said)

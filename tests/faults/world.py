@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
+
 from nanotasks.channels.webhook.signature import signed_headers
+from nanotasks.paths import socket_path
 from nanotasks.testing import wait_for
 from tests.faults.platform import Platform
-from tests.installation import Installation, children, wait_until_gone
+from tests.installation import Installation, children, named, wait_until_gone
 
 SECRET = "the secret of the faults"
 CHATS_AT_ONCE = 240
@@ -41,6 +44,9 @@ QUICK = {
     "webhook_timeout_s": "1.5",
     "container_stop_grace_s": "1",
     "max_containers": "6",
+    "claim_tolerance_s": "3",
+    "first_heartbeat_s": "4",
+    "heartbeat_ceiling_s": "6",
 }
 
 
@@ -85,14 +91,25 @@ class World:
 
     def restart(self) -> None:
         """Kill everything but the agents, as a power cut would, and start again."""
-        os.kill(self.up.pid, signal.SIGKILL)
-        wait_until_gone(self._own_processes())
+        theirs = [pid for part in ("redis", "worker", "keeper", "gateway") for pid in self.processes(part)]
+        for pid in (self.up.pid, *theirs):
+            os.kill(pid, signal.SIGKILL)
+        self.up.wait()
+        wait_until_gone(theirs)
         (self.here.directory / "up.log").write_text("")
         self.up = self.here.start("up", "--no-chat")
         self.wait_until_open()
 
-    def _own_processes(self) -> list[int]:
-        return children(self.up.pid)
+    def processes(self, name: str) -> list[int]:
+        """The pids of a part of `up`: `redis`, `worker` (with its pool), `keeper`, `gateway`."""
+        if name == "redis":
+            return [int(redis.Redis(unix_socket_path=self.redis_socket).info("server")["process_id"])]
+        return named(children(self.up.pid), name)
+
+    @property
+    def redis_socket(self) -> str:
+        """Where the private Redis of `up` listens."""
+        return str(socket_path(self.here.settings, "redis.sock"))
 
     def _is_ready(self) -> bool:
         url = f"http://127.0.0.1:{self.here.settings.gateway_port}/readyz"

@@ -111,7 +111,7 @@ def _exact_value(name: str, value: Any) -> Any:
         return _exact(value)
     if isinstance(value, list):
         return [_exact(item) if isinstance(item, Mapping) else item for item in value]
-    return iso(value) if name.endswith("_at") and isinstance(value, int) else value
+    return iso(value) if (name == "at" or name.endswith("_at")) and isinstance(value, int) else value
 
 
 def _flat(row: Row) -> Row:

@@ -50,6 +50,7 @@ CATALOGUE = (
     Entry("apply", "Arrange", "state", "Make the groups, chats, wirings and people of a file so."),
     Entry("export", "Arrange", "state", "Print groups, chats, wirings and people in the form of apply."),
     Entry("status", "Look", "status", "Show hosts, queues, sessions and deliveries on one screen."),
+    Entry("explain", "Look", "explain", "Tell what happened to a message, and what happens next."),
     Entry("sessions", "Look", "sessions", "Sessions: conversations of the agents.", "session"),
     Entry("intake", "Look", "intake", "Messages on their way in; replay recorded ones."),
     Entry("deliveries", "Look", "deliveries", "Deliveries: messages on their way out.", "delivery"),

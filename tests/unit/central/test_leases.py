@@ -39,6 +39,26 @@ def test_an_expired_lease_is_taken_over(central: Database) -> None:
     assert leases.renew(central, taken, 30)
 
 
+def test_an_owner_that_took_its_lease_anew_holds_the_new_one_only(central: Database) -> None:
+    """One process, stopped in one step and active in another: the epoch tells its two ownerships apart."""
+    before = leases.claim(central, "a", ME, 0)
+    now = leases.claim(central, "a", ME, 30)
+    assert before and now
+    assert not leases.renew(central, before, 30)
+    assert not leases.release(central, before)
+    assert leases.renew(central, now, 30)
+
+
+def test_what_nobody_takes_over_is_freed(central: Database) -> None:
+    """Leases of dead processes of this host and those that ran out; not those of others, and the epochs stay."""
+    for name, owner, ttl_s in (("dead", DEAD, 3600), ("late", FOREIGN, 0), ("far", FOREIGN, 3600), ("mine", ME, 30)):
+        assert leases.claim(central, name, owner, ttl_s)
+    assert sorted(leases.free_abandoned(central, ME)) == ["dead", "late"]
+    assert leases.free_abandoned(central, ME) == []
+    again = leases.claim(central, "late", ME, 30)
+    assert again and again.epoch == 2
+
+
 def test_a_dead_owner_on_this_host_is_replaced_at_once(central: Database) -> None:
     """A process that runs no more voids its lease without waiting for the expiry."""
     assert leases.claim(central, "a", DEAD, 3600)

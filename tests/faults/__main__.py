@@ -1,0 +1,89 @@
+"""`python -m tests.faults`: cases for as long as it is told, and what the count of them allows to say.
+
+    --seconds N      how long (default 600)
+    --seed N         the first seed (default 1); each round over all points takes the next
+    --guards         remove every guard first, and print a table
+
+Prints a line for each violation, with its seed, and at the end the number of cases and the rule of three: with no
+violation in n independent cases, fewer than 3/n of all such cases fail, with 95 % confidence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.faults import plan
+from tests.faults.cases import Outcome, run_case
+from tests.faults.checker import lines
+from tests.faults.guards import GUARDS
+from tests.faults.mutations import copy_of_project, notices, remove
+from tests.faults.platform import Platform
+from tests.faults.world import QUICK, World
+
+
+def main() -> int:
+    """Run; 1 when something was violated, or a guard was not missed."""
+    parser = argparse.ArgumentParser(prog="tests.faults")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--guards", action="store_true")
+    given = parser.parse_args()
+    unmissed = _remove_guards() if given.guards else 0
+    violated = _run_cases(given.seconds, given.seed)
+    return 1 if unmissed or violated else 0
+
+
+def _remove_guards() -> int:
+    unmissed = 0
+    for guard in GUARDS:
+        with copy_of_project() as copy:
+            remove(guard, copy)
+            red, _ = notices(guard, copy)
+        unmissed += not red
+        _say(f"{'red  ' if red else 'GREEN'}  {guard.promise:4} {guard.name}")
+    return unmissed
+
+
+def _run_cases(seconds: float, seed: int) -> int:
+    until = time.monotonic() + seconds
+    outcomes: list[Outcome] = []
+    violated = unreached = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="nt-") as name,
+        Platform().open() as platform,
+        World(Path(name), platform, **QUICK).running() as world,
+    ):
+        while time.monotonic() < until:
+            for case in plan.every():
+                outcome = run_case(world, case.fault, seed=seed, crash=case.crash)
+                outcomes.append(outcome)
+                unreached += not outcome.reached
+                if outcome.violations:
+                    violated += 1
+                    _say(f"{case.fault}, seed {seed}:\n{lines(outcome.violations)}")
+                if time.monotonic() > until:
+                    break
+            seed += 1
+    times = sorted(one.recovered_s for one in outcomes if one.recovered_s)
+    _say(
+        f"{len(outcomes)} cases over {len(plan.every())} faults, the last seed {seed - 1}; {violated} violations,"
+        f" {unreached} cases in which a second fault was not reached."
+    )
+    _say(f"From the fault to the last reply: median {statistics.median(times):.2f} s, longest {times[-1]:.2f} s.")
+    if not violated:
+        _say(f"With 95 % confidence fewer than {3 / len(outcomes):.2%} of such cases are violated (3/n).")
+    return violated
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
