@@ -106,8 +106,8 @@ class Checker:
 
     def _files(self, db: sqlite3.Connection, ledger: Ledger) -> Iterator[str]:
         for row in db.execute(
-            "SELECT s.id, s.agent_group_id FROM sessions s JOIN messaging_groups m ON m.id = s.messaging_group_id"
-            f" WHERE m.platform_id IN ({', '.join('?' * len(ledger.chats))})",  # noqa: S608
+            "SELECT s.id, s.agent_group_id FROM sessions s JOIN messaging_groups m ON m.id = s.messaging_group_id"  # noqa: S608
+            f" WHERE m.platform_id IN ({', '.join('?' * len(ledger.chats))})",
             sorted(ledger.chats),
         ):
             yield from _session_files(self._settings.data_dir / "sessions" / row["agent_group_id"] / row["id"])
