@@ -180,7 +180,7 @@ def _start_if_due(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
     folder = SessionFolder.of(here.settings.data_dir, facts.agent_session.agent_group_id, session_id)
     try:
         due_ms = settle_due(here, folder, session_id)
-    except (HostileFileError, OutboundBusyError, SessionFileError) as error:
+    except (HostileFileError, OutboundBusyError, SessionFileError, OSError) as error:
         return _put_off(here, session_id, str(error))
     if due_ms is None or due_ms > now:
         return Outcome(State.IDLE)
