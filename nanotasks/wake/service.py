@@ -196,7 +196,7 @@ def _start_where_there_is_room(here: Here, facts: SessionFacts, epoch: int) -> O
     outcome = enter_and_start(here, facts, epoch)
     if outcome is not None:
         return Outcome(outcome.state, rings + outcome.rings)
-    instances.start_waits(
+    instances.show_trouble(
         here.db, session_id, f"Waiting for a place: {here.settings.max_containers} agents run on {here.host_id}."
     )
     log.info("agent_waits", session=session_id, max_containers=here.settings.max_containers)

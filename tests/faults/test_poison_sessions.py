@@ -187,6 +187,23 @@ def test_damage_under_a_running_agent_holds_up_no_other(
     assert house.row(sessions[1]).tries == 1
 
 
+def test_an_agent_that_cannot_be_heard_is_shown(house: Household) -> None:
+    """It beats, so it lives on; that nobody can read what it says stands on its session for as long as that lasts."""
+    session_id = house.session()
+    house.due(session_id)
+    assert service.wake(house.here, session_id).state is State.STARTED
+    house.told(session_id)
+    path = house.folders[session_id].outbound_db
+    path.rename(path.with_name("good"))
+    _pass(house)
+    assert "outbound.db" in (house.record(session_id).wake_error or "")
+    assert house.runtime.is_alive(session_id)
+    path.with_name("good").rename(path)
+    house.change_instance(house.instances(session_id)[0].id, started_at=now_ms() - 20_000)
+    _pass(house)
+    assert house.record(session_id).wake_error is None
+
+
 @pytest.mark.parametrize("name", ["inbox", "outbox", "workspace"])
 def test_folders_replaced_by_links_lead_nowhere(house: Household, tmp_path: Path, name: str) -> None:
     """The host follows none of them, the session's trouble is its own, and nothing outside is touched."""
