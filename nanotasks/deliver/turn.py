@@ -30,11 +30,13 @@ class Turn:
         self._handle: int | None = None
         try:
             self._handle = os.open(folder.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
 
     def take(self) -> bool:
         """Whether this process has the turn; if not, its holder signals the session again."""
+        if self._handle is None:
+            return True
         if not self._try():
             self._mark.touch(0o600)
             if not self._try():
@@ -45,6 +47,8 @@ class Turn:
 
     def give_back(self) -> bool:
         """Let go; whether somebody wanted a round meanwhile."""
+        if self._handle is None:
+            return False
         self._close()
         try:
             self._mark.unlink()
@@ -58,8 +62,7 @@ class Turn:
             self._handle = None
 
     def _try(self) -> bool:
-        if self._handle is None:
-            return True
+        assert self._handle is not None
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -121,6 +121,9 @@ class Runtime(Protocol):
         The exit is the caller's to record; watchers may report it too.
         """
 
+    def last_exit(self, session_id: str, instance_id: str) -> Exit | None:
+        """How an instance ended, while that is known and nobody took its session's place; else None."""
+
     def last_log(self, session_id: str, lines: int = 20) -> str:
         """The end of the agent's log, for an error message."""
 

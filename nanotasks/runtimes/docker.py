@@ -35,8 +35,8 @@ from nanotasks.runtimes.contract import (
     StartFailedError,
     StartSpec,
 )
-from nanotasks.runtimes.docker_client import LABEL, as_running, explained, new_client, remove, state
-from nanotasks.runtimes.docker_watch import ExitWatcher
+from nanotasks.runtimes.docker_client import LABEL, are_ours, as_running, explained, new_client, remove, state
+from nanotasks.runtimes.docker_watch import ExitWatcher, how_it_ended
 from nanotasks.runtimes.hardening import container_user, host_config, missing_flags
 from nanotasks.runtimes.image import CODE_TARGET, carries_code
 from nanotasks.runtimes.ownership import give_to
@@ -167,7 +167,7 @@ class DockerRuntime:
         found = self._settled(session_id)
         if found is None:
             return
-        if found["Config"]["Labels"].get(f"{LABEL}.session") != session_id:
+        if not self._is_ours(found, session_id):
             name = self.container_name(session_id)
             raise StartFailedError(f"{name} is not a container of nanotasks.", fix=f"Remove it: docker rm -f {name}")
         if state(found)[0]:
@@ -208,11 +208,18 @@ class DockerRuntime:
             return None
         return found
 
+    def _is_ours(self, found: dict[str, Any], session_id: str) -> bool:
+        return are_ours(found["Config"]["Labels"], install=self._install_id, session=session_id)
+
+    def _inspect_live(self, session_id: str) -> dict[str, Any] | None:
+        found = self._inspect(session_id)
+        return found if found is not None and state(found)[0] and self._is_ours(found, session_id) else None
+
     def find(self, session_id: str) -> Running | None:
         """The session's live agent, asked of the daemon. Raises `RuntimeDownError`."""
         with explained("Docker does not answer."):
-            found = self._inspect(session_id)
-            if found is None or not state(found)[0]:
+            found = self._inspect_live(session_id)
+            if found is None:
                 self._pids.pop(session_id, None)
                 return None
             return self._remember(found)
@@ -227,16 +234,18 @@ class DockerRuntime:
     def list(self) -> list[Running]:
         """Every live agent of this installation on this host. Raises `RuntimeDownError`."""
         with explained("Docker does not answer."):
-            found = self._client.containers(filters={"label": self._labels, "status": "running"})
-            return [as_running(container["Labels"], container["Id"]) for container in found]
+            # One that is frozen is alive: it can be thawed at any time.
+            found = self._client.containers(filters={"label": self._labels, "status": ["running", "paused"]})
+            ours = [container for container in found if are_ours(container["Labels"])]
+            return [as_running(container["Labels"], container["Id"]) for container in ours]
 
     def stop(self, session_id: str, grace_s: float, reason: str) -> Exit | None:
         """SIGTERM, SIGKILL after the grace; returns once the daemon says that it runs no more, and removes it."""
         from docker.errors import NotFound
 
         with explained("The agent's container could not be stopped."):
-            found = self._inspect(session_id)
-            if found is None or not state(found)[0]:
+            found = self._inspect_live(session_id)
+            if found is None:
                 return None
             with contextlib.suppress(NotFound):
                 self._client.stop(found["Id"], timeout=math.ceil(grace_s))
@@ -256,6 +265,17 @@ class DockerRuntime:
             raise RuntimeDownError("Docker did not stop the agent's container.", fix="Check the daemon's log.")
         remove(self._client, container_id)
         return code
+
+    def last_exit(self, session_id: str, instance_id: str) -> Exit | None:
+        """By the ended container, which stays until a watcher has reported its exit."""
+        with explained("Docker does not answer."):
+            found = self._inspect(session_id)
+            if found is None or found["State"]["Status"] not in ("exited", "dead"):
+                return None
+            if not are_ours(found["Config"]["Labels"], install=self._install_id, instance=instance_id):
+                return None
+            ended = how_it_ended(self._client, found["Id"])
+            return Exit(session_id, instance_id, *ended) if ended else None
 
     def last_log(self, session_id: str, lines: int = 20) -> str:
         """The end of the agent's log, while its container is there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +51,13 @@ def _knock(url: str) -> None:
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Turn what the SDK and its HTTP client raise into `RuntimeDownError`; our own errors pass."""
-    from docker.errors import DockerException
+    from docker.errors import DockerException, StreamParseError
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (DockerException, RequestException, HTTPError) as error:
+    except (DockerException, StreamParseError, RequestException, HTTPError) as error:
         raise RuntimeDownError(what, why=_reason(error), fix="Check `docker info` and the daemon's log.") from error
 
 
@@ -86,6 +86,17 @@ def remove(client: APIClient, container_id: str) -> None:
     except APIError as error:
         if error.status_code not in (404, 409):
             raise
+
+
+def are_ours(labels: Mapping[str, str] | None, **expected: str) -> bool:
+    """Whether a container carries every label that an agent has, and these values of them.
+
+    Names and labels can be given to any container: one that lacks some is somebody else's, and is left alone.
+    """
+    given = labels or {}
+    texts = all(given.get(f"{LABEL}.{name}") for name in ("install", "session", "instance"))
+    numbers = all(given.get(f"{LABEL}.{name}", "").isdecimal() for name in ("epoch", "started_ms", "memory_mb"))
+    return texts and numbers and all(given[f"{LABEL}.{name}"] == value for name, value in expected.items())
 
 
 def as_running(labels: dict[str, str], container_id: str, pid: int | None = None) -> Running:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanotasks import logs
 from nanotasks.runtimes.contract import Exit, RuntimeDownError
-from nanotasks.runtimes.docker_client import LABEL, explained, remove
+from nanotasks.runtimes.docker_client import LABEL, are_ours, explained, remove
 from nanotasks.runtimes.exits import describe_exit
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class ExitWatcher:
         try:
             replayed = self._report_ended(client)
             for event in stream:
-                container_id = event["Actor"]["ID"]
-                if container_id not in replayed:
+                container_id, attributes = event["Actor"]["ID"], event["Actor"]["Attributes"]
+                if container_id not in replayed and are_ours(attributes):
                     old = event["timeNano"] <= self._seen_ns
-                    self._report(client, container_id, event["Actor"]["Attributes"], gone_is_handled=old)
+                    self._report(client, container_id, attributes, gone_is_handled=old)
                 self._seen_ns = max(self._seen_ns, event["timeNano"])
         finally:
             done.set()
@@ -92,18 +92,22 @@ class ExitWatcher:
 
     def _report_ended(self, client: APIClient) -> set[str]:
         """Report what ended while nobody watched; the ids, whose events may follow."""
-        ended = client.containers(all=True, filters={"label": self._labels, "status": ["exited", "dead"]})
+        ended = self._ours(client, "exited", "dead")
         for found in ended:
             self._report(client, found["Id"], found["Labels"])
-        for found in client.containers(all=True, filters={"label": self._labels, "status": ["created"]}):
+        for found in self._ours(client, "created"):
             if found["Created"] < time.time() - UNSTARTED_S:
                 remove(client, found["Id"])
         return {found["Id"] for found in ended}
 
+    def _ours(self, client: APIClient, *states: str) -> list[dict[str, Any]]:
+        found = client.containers(all=True, filters={"label": self._labels, "status": list(states)})
+        return [container for container in found if are_ours(container["Labels"])]
+
     def _report(
         self, client: APIClient, container_id: str, labels: dict[str, str], *, gone_is_handled: bool = False
     ) -> None:
-        described = self._describe(client, container_id)
+        described = how_it_ended(client, container_id)
         if described is None and gone_is_handled:
             return
         code, reason = described or _from_event(labels)
@@ -116,21 +120,22 @@ class ExitWatcher:
             return
         remove(client, container_id)
 
-    def _describe(self, client: APIClient, container_id: str) -> tuple[int, str] | None:
-        """Exit code and reason, or None when the container was removed already."""
-        from docker.errors import APIError, NotFound
 
-        try:
-            inspected = client.inspect_container(container_id)
-        except NotFound:
-            return None
-        code, lines = int(inspected["State"]["ExitCode"]), ""
-        # A container that is being removed has no log any more.
-        with contextlib.suppress(APIError):
-            lines = client.logs(container_id, tail=_LAST_LINES).decode(errors="replace") if code else ""
-        exhausted = inspected["State"]["OOMKilled"] and code == _KILLED
-        memory_mb = int(inspected["Config"]["Labels"][f"{LABEL}.memory_mb"]) if exhausted else 0
-        return code, describe_exit(code, log=lines, out_of_memory_mb=memory_mb)
+def how_it_ended(client: APIClient, container_id: str) -> tuple[int, str] | None:
+    """Exit code and reason of an ended container, or None when it was removed already."""
+    from docker.errors import APIError, NotFound
+
+    try:
+        inspected = client.inspect_container(container_id)
+    except NotFound:
+        return None
+    code, lines = int(inspected["State"]["ExitCode"]), ""
+    # A container that is being removed has no log any more.
+    with contextlib.suppress(APIError):
+        lines = client.logs(container_id, tail=_LAST_LINES).decode(errors="replace") if code else ""
+    exhausted = inspected["State"]["OOMKilled"] and code == _KILLED
+    memory_mb = int(inspected["Config"]["Labels"][f"{LABEL}.memory_mb"]) if exhausted else 0
+    return code, describe_exit(code, log=lines, out_of_memory_mb=memory_mb)
 
 
 def _from_event(attributes: dict[str, str]) -> tuple[int | None, str]:

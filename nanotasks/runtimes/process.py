@@ -199,6 +199,13 @@ class ProcessRuntime:
                 os.close(ended)
         return not self._registry.is_locked(session_id)
 
+    def last_exit(self, session_id: str, instance_id: str) -> Exit | None:
+        """By the lock file, which stays until a watcher has reported the exit."""
+        record = self._registry.read(session_id)
+        if record is None or record.running.instance_id != instance_id or self._registry.is_locked(session_id):
+            return None
+        return self._exit(record)
+
     def last_log(self, session_id: str, lines: int = 20) -> str:
         """The end of the agent's log."""
         try:
@@ -259,14 +266,19 @@ class ProcessRuntime:
         if record is None:
             self._registry.remove(session_id, None)
             return True
-        instance_id, code = record.running.instance_id, _exit_code(record)
+        instance_id = record.running.instance_id
         try:
-            on_exit(Exit(session_id, instance_id, code, describe_exit(code, log=self.last_log(session_id, 5))))
+            on_exit(self._exit(record))
         except Exception:
             log.exception("exit_report_failed", session=session_id, instance=instance_id)
             return False
         self._registry.remove(session_id, instance_id)
         return True
+
+    def _exit(self, record: Record) -> Exit:
+        session_id, code = record.running.session_id, _exit_code(record)
+        reason = describe_exit(code, log=self.last_log(session_id, 5))
+        return Exit(session_id, record.running.instance_id, code, reason)
 
 
 def _exit_code(record: Record | None) -> int | None:

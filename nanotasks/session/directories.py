@@ -37,9 +37,12 @@ def enter(parent: int, name: str) -> int:
 def opened(root: Path, *below: str) -> Iterator[int]:
     """A descriptor of `root/…/below`, closed at the end. Only `root` itself may be reached through links.
 
-    Raises `HostileFileError` where a part below it is no folder, `FileNotFoundError` where one is missing.
+    Raises `HostileFileError` where a part is no folder, `FileNotFoundError` where one is missing.
     """
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise HostileFileError(f"{root} is not a folder.", why="Something else was put in its place.") from None
     try:
         for name in below:
             inner = enter(here, name)

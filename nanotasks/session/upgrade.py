@@ -16,7 +16,10 @@ _SQL = queries("inbound_queries")
 
 
 def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Add the tables, columns and indexes that the file lacks. Raises `sqlite3.Error`."""
+    """Add the tables, columns and indexes that the file lacks. Raises `sqlite3.Error`.
+
+    A file without messages is not one to be upgraded: it lost them, and to go on with an empty one would hide that.
+    """
     if _version(connection) >= VERSION:
         return
     connection.execute(_SQL["begin"])
@@ -36,6 +39,8 @@ def _version(connection: sqlite3.Connection) -> int:
 def _add_what_is_missing(connection: sqlite3.Connection) -> None:
     present = {name for (name,) in connection.execute(_SQL["columns"])}
     tables = {name.partition(".")[0] for name in present}
+    if "messages_in" not in tables:
+        raise sqlite3.DatabaseError("no such table: messages_in")
     for column, addition in queries("inbound_upgrades").items():
         if column not in present and column.partition(".")[0] in tables:
             for statement in statements(addition):

@@ -196,9 +196,9 @@ def in_words(kill: Kill) -> str:
 
 
 def _stop(here: Here, instance: Instance, reason: str) -> list[Signal]:
-    """Stop one stuck agent; a session somebody works on, or a runtime that does not answer, waits for the next pass."""
+    """Stop one stuck agent; a session somebody works on, or one that cannot be stopped, waits for the next pass."""
     try:
         return service.stop(here, instance.session_id, reason, wait_s=0, at_fault=True).rings
-    except RuntimeDownError as error:
+    except (NanotasksError, OSError) as error:
         log.warning("agent_not_stopped", session=instance.session_id, error=str(error))
         return []

@@ -2,7 +2,8 @@
 
 The signal of a commit may be lost, or be answered while outbound.db was locked. Then rows stand behind the session's
 mark, or an ack beside a row that is still open, and nothing else would look before the agent writes again. Agents
-that live are asked, and those that ended lately; each costs one look into its outbound.db.
+that live are asked, and those that ended lately; each costs one look into its outbound.db. Where an agent's file is
+not one that can be read, that stands on the session: its chat may wait for an answer that is in there.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from collections.abc import Iterator
 
 from sqlalchemy import or_, select
 
+from nanotasks import logs
 from nanotasks.central.hosts import Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
-from nanotasks.errors import NanotasksError
+from nanotasks.errors import HostileFileError, NanotasksError
 from nanotasks.session.inbound import open_inbound
 from nanotasks.session.layout import SessionFolder
 from nanotasks.session.outbound import ReadLimits, open_outbound
+from nanotasks.wake import instances
 from nanotasks.wake.bury import ACKED
 from nanotasks.wake.here import Here
+
+log = logs.get(__name__)
 
 
 def unheard(here: Here, since_ms: int) -> Iterator[str]:
@@ -45,5 +50,10 @@ def _is_unheard(here: Here, session: AgentSession) -> bool:
         with open_outbound(folder, ReadLimits.of(here.settings), agent_is_dead=dead) as outbound:
             acks = outbound.acks(open_ids).values()
             return outbound.max_rowid() != session.outbound_mark or not ACKED.isdisjoint(acks)
+    except HostileFileError as error:
+        log.warning("outbound_unreadable", session=session.id, error=str(error))
+        if session.wake_error is None:
+            instances.show_trouble(here.db, session.id, str(error))
+        return False
     except (NanotasksError, OSError):
         return False  # a later pass asks again

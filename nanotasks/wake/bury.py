@@ -55,7 +55,7 @@ def bury(here: Here, instance: Instance, reason: str, *, expected: bool = False,
             _put_off_claims(here, folder, instance)
         due_ms = settle_due(here, folder, instance.session_id)
         faults.point("bury.after_due")
-    except (HostileFileError, OutboundBusyError, SessionFileError) as error:
+    except (HostileFileError, OutboundBusyError, SessionFileError, OSError) as error:
         log.warning("session_files_unusable", session=instance.session_id, error=str(error))
         rings += start_failed(here, instance.session_id, str(error))
         due_ms = None

@@ -205,8 +205,8 @@ def mark_reset(db: Database, instance_id: str) -> None:
         session.execute(update(Instance).where(Instance.id == instance_id).values(reset_at=now_ms()))
 
 
-def start_waits(db: Database, session_id: str, reason: str) -> None:
-    """Show why a session that is due has no agent yet."""
+def show_trouble(db: Database, session_id: str, reason: str) -> None:
+    """Show why a session that is due has no agent yet, or why its agent is not heard."""
     with db.write() as session:
         session.execute(update(AgentSession).where(AgentSession.id == session_id).values(wake_error=reason))
 

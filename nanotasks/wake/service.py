@@ -32,6 +32,7 @@ from contextlib import contextmanager
 
 from nanotasks import faults, logs
 from nanotasks.central import leases
+from nanotasks.central.hosts import Instance
 from nanotasks.clock import now_ms
 from nanotasks.errors import HostileFileError
 from nanotasks.runtimes.contract import Exit, Running, Runtime, RuntimeDownError
@@ -135,7 +136,7 @@ def _reconcile(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
     session_id, rings = facts.agent_session.id, []
     running = _runtime_of(here, facts).find(session_id)
     if facts.live is not None and (running is None or running.instance_id != facts.live.id):
-        rings = bury(here, facts.live, "its end was not seen")
+        rings = bury(here, facts.live, _end_of(here, facts, facts.live))
         facts = instances.read(here.db, session_id) or facts
     if running is None:
         outcome = _start_if_due(here, facts, epoch)
@@ -144,6 +145,18 @@ def _reconcile(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
     else:
         outcome = Outcome(State.STOPPED, _stop(here, facts, _why_not(facts)))
     return Outcome(outcome.state, rings + outcome.rings)
+
+
+def _end_of(here: Here, facts: SessionFacts, dead: Instance) -> str:
+    """How it ended, by what the runtime still knows: the next start takes its place, and the watcher may be late."""
+    try:
+        ended = _runtime_of(here, facts).last_exit(dead.session_id, dead.id)
+    except RuntimeDownError:
+        ended = None
+    if ended is None:
+        return "its end was not seen"
+    instances.note_exit(here.db, dead.id, ended.code, ended.reason)
+    return ended.reason
 
 
 def _acknowledge(here: Here, facts: SessionFacts, running: Running) -> Outcome:
@@ -167,7 +180,7 @@ def _start_if_due(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
     folder = SessionFolder.of(here.settings.data_dir, facts.agent_session.agent_group_id, session_id)
     try:
         due_ms = settle_due(here, folder, session_id)
-    except (HostileFileError, OutboundBusyError, SessionFileError) as error:
+    except (HostileFileError, OutboundBusyError, SessionFileError, OSError) as error:
         return _put_off(here, session_id, str(error))
     if due_ms is None or due_ms > now:
         return Outcome(State.IDLE)
@@ -183,7 +196,7 @@ def _start_where_there_is_room(here: Here, facts: SessionFacts, epoch: int) -> O
     outcome = enter_and_start(here, facts, epoch)
     if outcome is not None:
         return Outcome(outcome.state, rings + outcome.rings)
-    instances.start_waits(
+    instances.show_trouble(
         here.db, session_id, f"Waiting for a place: {here.settings.max_containers} agents run on {here.host_id}."
     )
     log.info("agent_waits", session=session_id, max_containers=here.settings.max_containers)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nanotasks.central.sessions import AgentSession
 
 app = App(help="Sessions. One is the conversation of an agent group in a chat, or in one thread of it.")
-COLUMNS = ("id", "group", "chat", "thread", "status", "agent", "last_active_at=ACTIVE", "next_due_at=DUE")
+COLUMNS = ("id", "group", "chat", "thread", "status", "agent", "last_active_at=ACTIVE", "next_due_at=DUE", "trouble")
 
 
 def register(root: typer.Typer) -> None:
@@ -163,6 +163,7 @@ def view(session: Session, found: AgentSession) -> dict[str, Any]:
         "status": found.status,
         "agent": found.container_status,
         "last_active_at": found.last_active,
+        "trouble": found.append_error or found.wake_error,
         # 0 stands for: at once.
         "next_due_at": found.last_active or found.created_at if found.next_due_at == 0 else found.next_due_at,
         "created_at": found.created_at,
