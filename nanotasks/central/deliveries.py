@@ -15,10 +15,9 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from nanotasks.central.base import Base, Id, Millis, RowNumber, one_of
-from nanotasks.domain.vocabulary import DELIVERY_STATES
+from nanotasks.domain.vocabulary import DELIVERY_STATES, ERROR_CLASSES
 
 OPEN_STATES = ("pending", "sending", "retrying", "parked")
-ERROR_CLASSES = ("transient", "rate_limited", "permanent", "destination", "unknown_outcome")
 OUTCOMES = ("delivered", *ERROR_CLASSES)
 
 

@@ -13,11 +13,14 @@ next side effect. What each failure does:
 - the owner is stopped (SIGSTOP) past its expiry: it is taken over; when it goes on, its renew and its release
   match neither owner nor epoch and change nothing.
 - the database does not answer: nothing is claimed or renewed; the lease runs out by itself.
-- the release is lost: as if the owner were killed.
+- the database does not answer when a lease is released: `holding` tries it again for some seconds, since an owner that
+  lives on is taken for the holder until the lease runs out.
+- the owner dies and nobody wants the lease again: the sweep over the host frees it (`free_abandoned`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from nanotasks.central.base import Base, Millis
 from nanotasks.central.engine import Database, rows_changed
+from nanotasks.errors import DependencyDownError
 from nanotasks.owners import Owner, is_dead
 
 
@@ -42,6 +46,9 @@ class Lease(Base):
     epoch: Mapped[int] = mapped_column(default=0, server_default="0")
     expires_at: Mapped[Millis] = mapped_column(default=0, server_default="0")
     payload: Mapped[str] = mapped_column(default="{}", server_default="{}")
+
+
+_RELEASE_AGAIN_S = (0.1, 0.4, 1.5, 3.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -132,4 +139,14 @@ def holding(db: Database, name: str, owner: Owner, ttl_s: float) -> Iterator[Hel
         yield held
     finally:
         if held is not None:
+            _release_persistently(db, held)
+
+
+def _release_persistently(db: Database, held: Held) -> None:
+    for pause_s in _RELEASE_AGAIN_S:
+        try:
             release(db, held)
+            return
+        except DependencyDownError:
+            time.sleep(pause_s)
+    release(db, held)

@@ -30,7 +30,7 @@ class AuditEntry(Base):
     """One operator or approval action."""
 
     __tablename__ = "audit_log"
-    __table_args__ = (Index("ix_audit_log_at", "at"),)
+    __table_args__ = (Index("ix_audit_log_at", "at"), Index("ix_audit_log_target", "target", "action"))
 
     id: Mapped[RowNumber]
     at: Mapped[Millis]

@@ -23,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     tuple_,
     update,
@@ -135,6 +136,13 @@ _HEAD = (
 )
 _CLAIM_HEAD = _claiming(and_(_row.id == _HEAD.scalar_subquery(), _row.state == "pending"))
 
+_IS_BEHIND = exists().where(
+    _other.c.lane == _row.lane,
+    tuple_(*_place(_other)) < tuple_(*_place(deliveries)),
+    in_states("other", *OPEN_STATES),
+    in_states("other", "retrying"),
+)
+
 # One particular row, if its next attempt has this number and is due.
 _CLAIM_ATTEMPT = _claiming(
     and_(
@@ -143,7 +151,21 @@ _CLAIM_ATTEMPT = _claiming(
         _row.attempts == bindparam("attempts_before"),
         _row.next_attempt_at <= bindparam("now"),
         ~_lane_is_sending(_row.lane),
+        # Several rows of a lane are to be tried again only by an operator's hand: then they go in their order too.
+        or_(_row.state == "parked", ~_IS_BEHIND),
     )
+)
+
+_NEXT_RETRY = (
+    select(_row.id, _row.attempts)
+    .where(
+        _row.lane == bindparam("lane_name"),
+        in_states("deliveries", *OPEN_STATES),
+        in_states("deliveries", "retrying"),
+        _row.next_attempt_at <= bindparam("now"),
+    )
+    .order_by(*_place(deliveries))
+    .limit(1)
 )
 
 _FINISH = (
@@ -200,6 +222,12 @@ class Ledger:
         """Whether `claim_head` would find something now."""
         with self.db.read() as session:
             return session.execute(_HEAD, {"lane_name": lane, "now": now_ms()}).first() is not None
+
+    def next_retry(self, lane: str) -> tuple[str, int] | None:
+        """The first row of a lane that is to be tried again now, and the attempts it had."""
+        with self.db.read_core() as connection:
+            found = connection.execute(_NEXT_RETRY, {"lane_name": lane, "now": now_ms()}).first()
+        return None if found is None else (found.id, found.attempts)
 
     def claim_head(self, lane: str) -> Claim | None:
         """The lane's next first attempt, or None when there is none to make now."""

@@ -176,6 +176,9 @@ def attempt(
     if sends.interrupted or settled.more:
         settled.signals.append(_look_again(around))
     row = _delivery(db, delivery_id) or before
+    behind = None if row.state in {"sending", "retrying"} else around.ledger.next_retry(before.lane)
+    if behind is not None:
+        settled.signals.append(("attempt", behind[0], around.session.host_id, behind[1] + 1))
     return Attempted(
         delivery_id,
         number,

@@ -19,6 +19,18 @@ _STAMP = re.compile(
 )
 
 
+_AGE = re.compile(r"(\d{1,6})\s*([smhdw])", re.ASCII)
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def read_moment(text: str, now_ms: int) -> int | None:
+    """A moment as a person gives it, in milliseconds: `2h` is two hours ago, all else a timestamp; None for neither."""
+    age = _AGE.fullmatch(text.strip().lower())
+    if age:
+        return now_ms - int(age[1]) * _UNIT_MS[age[2]]
+    return read_ms(text.strip())
+
+
 def read_ms(text: str) -> int | None:
     """Milliseconds since the epoch, fractions cut off; None when the text is no timestamp."""
     found = _STAMP.fullmatch(text)

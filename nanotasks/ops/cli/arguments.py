@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nanotasks.clock import now_ms
+from nanotasks.domain.timestamps import read_moment
 from nanotasks.errors import UsageError
 from nanotasks.ops.cli.output import is_for_people
 from nanotasks.ops.suggest import one_of
@@ -58,6 +60,20 @@ def json_option(option: str, metavar: str, help: str) -> Any:
             ) from None
 
     return typer.Option(option, parser=parse, metavar="JSON", help=f"{help}, such as '{metavar}'.")
+
+
+def moment_option(option: str, help: str) -> Any:
+    """An option whose value is a moment: an age such as 30m, 2h or 3d, or a date with or without a time."""
+
+    def parse(text: str) -> int:
+        moment = read_moment(text, now_ms())
+        if moment is None:
+            raise UsageError(
+                f"{option} cannot be {text!r}.", fix="Give an age such as 30m, 2h or 3d, or 2026-03-01T12:00:00Z."
+            )
+        return moment
+
+    return typer.Option(option, parser=parse, metavar="WHEN", help=f"{help}: 30m, 2h, 3d, or a date and time in UTC.")
 
 
 def number_option(option: str, metavar: str, help: str) -> Any:

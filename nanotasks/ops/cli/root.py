@@ -54,6 +54,7 @@ CATALOGUE = (
     Entry("sessions", "Look", "sessions", "Sessions: conversations of the agents.", "session"),
     Entry("intake", "Look", "intake", "Messages on their way in; replay recorded ones."),
     Entry("deliveries", "Look", "deliveries", "Deliveries: messages on their way out.", "delivery"),
+    Entry("dead", "Look", "dead", "What was given up: look, retry, discard."),
     Entry("settings", "Look", "settings", "List the settings and their values."),
     Entry("db", "Maintain", "db", "Upgrade or check the central database."),
     Entry("image", "Maintain", "image", "Build or show the agents' container image."),

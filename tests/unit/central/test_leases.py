@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 
+from nanotasks import faults
 from nanotasks.central import Database, leases
 from nanotasks.owners import Owner, this_owner
 
@@ -47,6 +48,16 @@ def test_an_owner_that_took_its_lease_anew_holds_the_new_one_only(central: Datab
     assert not leases.renew(central, before, 30)
     assert not leases.release(central, before)
     assert leases.renew(central, now, 30)
+
+
+def test_a_release_that_the_database_refuses_is_tried_again(central: Database) -> None:
+    """Its owner lives, so nobody else would take the lease before it runs out."""
+    with leases.holding(central, "a", ME, 3600) as held:
+        assert held
+        switch = faults.armed("central.begin:1:busy")
+        switch.__enter__()
+    switch.__exit__(None, None, None)
+    assert leases.claim(central, "a", FOREIGN, 30)
 
 
 def test_what_nobody_takes_over_is_freed(central: Database) -> None:
