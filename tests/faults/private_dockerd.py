@@ -1,4 +1,8 @@
-"""A Docker daemon of the test's own, to be restarted at will: own data, own sockets, no network."""
+"""A Docker daemon of the test's own, to be restarted at will: own data, own sockets, no network.
+
+It runs in a network namespace of its own: a daemon without a bridge removes `docker0` when it starts, which is the
+machine's daemon's.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class PrivateDaemon:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "dockerd",
+                    *("unshare", "--net", "dockerd"),
                     f"--host={self.url}",
                     f"--data-root={self.folder / 'data'}",
                     f"--exec-root={self.folder / 'exec'}",
@@ -60,6 +64,10 @@ class PrivateDaemon:
         except AssertionError:
             return False
         return not self._has_ended()
+
+    def log(self) -> str:
+        """The end of what it wrote."""
+        return (self.folder / "log").read_text()[-2000:]
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -83,6 +91,8 @@ class PrivateDaemon:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             self._process.wait(60)
+            # Its containerd dies with it; where nobody reaps that, the next daemon would wait for the dead one.
+            (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def clear(self) -> None:
         """End it, and what a killed one leaves behind: its containers, their shims, its containerd."""
@@ -106,13 +116,13 @@ class PrivateDaemon:
 @contextmanager
 def private_daemon(image: str, client: Any, *options: str) -> Iterator[PrivateDaemon]:
     """A daemon that has `image`; the test is skipped where none can be started."""
-    if os.getuid() != 0 or shutil.which("dockerd") is None:
-        pytest.skip("a private dockerd needs root and the program")
+    if os.getuid() != 0 or not shutil.which("dockerd") or not shutil.which("unshare"):
+        pytest.skip("a private dockerd needs root, dockerd and unshare")
     folder = Path(tempfile.mkdtemp(prefix="nanotasks-dockerd-"))
     daemon = PrivateDaemon(folder, *options)
     try:
         if not daemon.start():
-            pytest.skip(f"dockerd does not start: {(folder / 'log').read_text()[-500:]}")
+            pytest.skip(f"dockerd does not start: {daemon.log()}")
         own = daemon.client()
         own.load_image(b"".join(client.get_image(image)))
         own.close()

@@ -153,7 +153,7 @@ def test_half_an_event_ends_no_watch(house: ContainedHousehold, proxy: DockerPro
 # Calls that hang, and calls whose answers are lost
 
 
-@pytest.mark.parametrize("call", [CREATE, START, INSPECT, "GET /info", "GET /version"])
+@pytest.mark.parametrize("call", [CREATE, START, INSPECT, "GET /info"])
 @pytest.mark.parametrize("fault", [HANG, SWALLOW, CUT, HALF])
 def test_a_start_whose_calls_go_wrong_is_put_off_and_made_good(
     house: ContainedHousehold, proxy: DockerProxy, call: str, fault: Fault
@@ -212,7 +212,7 @@ def test_the_chat_is_told_once_that_its_message_is_kept(house: ContainedHousehol
 
 
 @pytest.mark.parametrize("call", [STOP, REMOVE, INSPECT])
-@pytest.mark.parametrize("fault", [HANG, SWALLOW, CUT, HALF])
+@pytest.mark.parametrize("fault", [HANG, SWALLOW, CUT])
 def test_a_stop_whose_calls_go_wrong_is_made_good(
     house: ContainedHousehold, proxy: DockerProxy, call: str, fault: Fault
 ) -> None:
@@ -342,11 +342,23 @@ def test_a_container_that_ends_at_once_is_no_circle(
 # Containers of others
 
 
+def _sleeper(house: ContainedHousehold, labels: dict[str, str], name: str | None = None) -> dict[str, Any]:
+    """A container that somebody else made, not yet started."""
+    made: dict[str, Any] = house.client.create_container(
+        house.runtime.image,  # type: ignore[attr-defined]
+        ["sleep", "60"],
+        labels=labels,
+        name=name,
+        host_config=house.client.create_host_config(network_mode="none"),
+    )
+    return made
+
+
 def test_containers_with_half_our_labels_stop_no_pass(house: ContainedHousehold, docker_client: Any) -> None:
     """A container with our installation's label and nothing else is passed over by sweep and watcher."""
     session_id = _running(house)
     labels = {f"{LABEL}.install": house.install, f"{LABEL}.host": HOST}
-    sleeper = docker_client.create_container(house.runtime.image, ["sleep", "60"], labels=labels)  # type: ignore[attr-defined]
+    sleeper = _sleeper(house, labels)
     docker_client.start(sleeper["Id"])
     assert sweep(house.here) == []
     with house.watched():
@@ -365,12 +377,7 @@ def test_a_container_of_others_with_our_name_is_not_touched(
     session_id = house.session()
     house.due(session_id)
     labels = {f"{LABEL}.install": "another", f"{LABEL}.session": session_id} if labelled else {}
-    stranger = docker_client.create_container(
-        house.runtime.image,
-        ["sleep", "60"],
-        name=house.name(session_id),
-        labels=labels,  # type: ignore[attr-defined]
-    )
+    stranger = _sleeper(house, labels, house.name(session_id))
     try:
         docker_client.start(stranger["Id"])
         assert service.wake(house.here, session_id).state is State.FAILED
@@ -388,7 +395,7 @@ def test_an_agent_of_a_session_that_is_gone_is_stopped(house: ContainedHousehold
     """It is ours by all its labels, so it is ended; one of another installation runs on."""
     _running(house)
     other = {f"{LABEL}.install": "another", f"{LABEL}.host": HOST, f"{LABEL}.session": "sess-x"}
-    theirs = docker_client.create_container(house.runtime.image, ["sleep", "60"], labels=other)  # type: ignore[attr-defined]
+    theirs = _sleeper(house, other)
     try:
         docker_client.start(theirs["Id"])
         with house.here.db.write() as session:

@@ -155,7 +155,7 @@ def test_a_restart_of_the_daemon_loses_and_doubles_nothing(
             daemon.end(number)
             _say(here, 3, CHATS)
             began = time.monotonic()
-            assert daemon.start()
+            assert daemon.start(), daemon.log()
             _say(here, 4, CHATS)
             _answered(here, {chat: [1, 2, 3, 4] for chat in CHATS}, 90)
             assert time.monotonic() - began < 90

@@ -294,6 +294,19 @@ def test_an_exit_nobody_watched_is_reported_once(world: World) -> None:
     assert {seen.session_id for seen in exits} == {"s2"}
 
 
+def test_how_an_agent_ended_is_known_until_another_takes_its_place(world: World) -> None:
+    """Whoever finds it dead can say why, even before a watcher did; of others, and of the living, nothing is known."""
+    started = world.start("sys.exit('no luck today')")
+    wait_for(lambda: not world.runtime.is_alive("s1"))
+    ended = Exit("s1", started.instance_id, 1, "exit code 1: no luck today")
+    assert world.make().last_exit("s1", started.instance_id) == ended
+    assert world.runtime.last_exit("s1", "inst-other") is None
+    assert world.runtime.last_exit("s2", started.instance_id) is None
+    second = world.started()
+    assert world.runtime.last_exit("s1", started.instance_id) is None
+    assert world.runtime.last_exit("s1", second.instance_id) is None
+
+
 def test_a_failed_report_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exit is only forgotten when somebody has taken note of it."""
     monkeypatch.setattr(process, "REPORT_AGAIN_S", 0.2)
