@@ -5,6 +5,7 @@
     exits       the end of an agent is seen at once
     typing      "is typing" while a turn runs
     alarm       due rows and due delivery attempts are signalled when they are due
+    stand-in    the ticks of the sweeps are sent when no beat sends them
 
 Every worker of a host has a keeper process; the one that holds the lock in the data directory is at work and the
 others wait for the lock, which the kernel frees when its holder dies. A duty that fails is started again; each of
@@ -31,6 +32,7 @@ from nanotasks.errors import NanotasksError
 from nanotasks.ops.alarm import sound_alarm
 from nanotasks.ops.beat import start_beat_thread
 from nanotasks.ops.lifeline import Lifeline
+from nanotasks.ops.stand_in import stand_in
 from nanotasks.runtimes.contract import Exit
 from nanotasks.settings import Settings, settings
 from nanotasks.sweep import hosts
@@ -130,6 +132,7 @@ def duties(config: Settings) -> list[Duty]:
         Duty("typing", TypingIndicator(config).run),
         Duty("heartbeat", lambda stop: beat_heart(config, stop)),
         Duty("exits", lambda stop: watch_exits(config, stop)),
+        Duty("stand-in", lambda stop: stand_in(database(config), config, stop)),
         Duty("alarm", lambda stop: sound_alarm(database(config), config, ring_all, stop)),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from nanotasks import faults
@@ -19,6 +19,13 @@ def claim(db: Database, name: str, period_s: float) -> bool:
     if claimed:
         faults.point("tick.after_claim")
     return claimed
+
+
+def ages_s(db: Database) -> dict[str, float]:
+    """How long ago each tick was claimed, in seconds; those that never were are left out."""
+    with db.read() as session:
+        now = db.now_ms(session)
+        return {name: (now - at) / 1000 for name, at in session.execute(select(Tick.name, Tick.claimed_at))}
 
 
 def _claim(db: Database, name: str, period_s: float) -> bool:

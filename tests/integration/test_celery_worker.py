@@ -44,19 +44,36 @@ def test_a_stopped_worker_exits_0_and_leaves_nothing(here: Installation) -> None
     wait_until_gone(family)
 
 
-def test_a_worker_takes_up_what_a_dead_one_left(here: Installation) -> None:
-    """The message that stood for several chats died with a worker; nobody ticks here, and nobody rings again."""
+def two_chats(here: Installation) -> None:
+    """Two chats of one agent, in each of which something was said."""
     here.apply(
         groups=[{"folder": "andy", "name": "Andy"}],
         chats=[{"chat": f"file:c{number}", "unknown_sender_policy": "public"} for number in range(2)],
         wirings=[{"chat": f"file:c{number}", "group": "andy", "engage_pattern": "."} for number in range(2)],
     )
     here.say([{"id": f"m{n}", "platform_id": f"c{n}", "sender_id": "ann", "text": f"echo {n}"} for n in range(2)])
+
+
+def test_a_worker_takes_up_what_a_dead_one_left(tmp_path: Path, redis_url: str) -> None:
+    """The message that stood for several chats died with a worker; nobody sweeps for long, and nobody rings again."""
+    with installation(tmp_path, redis_url=redis_url, sweep_signals_period_s="600") as here:
+        two_chats(here)
+        client = redis.Redis.from_url(client_url(here.settings.redis_url))
+        assert client.delete("inbound") == 1
+        client.close()
+        here.start("worker")
+        wait_for(lambda: here.heard("c1") == ["1"], 30, what="the answer to who had only put itself down")
+
+
+def test_a_worker_stands_in_for_a_beat(here: Installation) -> None:
+    """Every signal is lost and no beat runs: the keeper sends the ticks, and says so once."""
+    two_chats(here)
     client = redis.Redis.from_url(client_url(here.settings.redis_url))
-    assert client.delete("inbound") == 1
+    client.flushall()
     client.close()
     here.start("worker")
-    wait_for(lambda: here.heard("c1") == ["1"], 30, what="the answer to who had only put itself down")
+    wait_for(lambda: here.heard("c0") == ["0"] and here.heard("c1") == ["1"], 30, what="the answers")
+    assert here.log("worker").count('"beat_is_silent"') == 1
 
 
 def test_a_worker_makes_its_host_known(here: Installation) -> None:
