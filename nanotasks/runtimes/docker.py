@@ -279,13 +279,16 @@ class DockerRuntime:
 
     def last_log(self, session_id: str, lines: int = 20) -> str:
         """The end of the agent's log, while its container is there."""
-        from docker.errors import NotFound
+        from docker.errors import APIError
 
         with explained("Docker does not answer."):
             try:
                 text: bytes = self._client.logs(self.container_name(session_id), tail=lines)
-            except NotFound:
-                return ""
+            except APIError as error:
+                # Gone, or going.
+                if error.status_code in (404, 409):
+                    return ""
+                raise
             return text.decode(errors="replace").rstrip("\n")
 
     def watch(self, on_exit: Callable[[Exit], None], stop: threading.Event) -> None:
