@@ -176,7 +176,7 @@ class Settings:
     sweep_containers_period_s: float = _setting(
         10.0, "Period of the sweep over running agents", unit="s", least=_BUSY_S
     )
-    sweep_hosts_period_s: float = _setting(10.0, "Period of the sweep over the hosts", unit="s", least=_BUSY_S)
+    sweep_hosts_period_s: float = _setting(5.0, "Period of the sweep over the hosts", unit="s", least=_BUSY_S)
     sweep_batch: int = _setting(100, "Rows one sweep signals, oldest first", least=1)
     resignal_after_s: float = _setting(5.0, "Age of a row before a sweep signals it again", unit="s")
     host_heartbeat_s: float = _setting(5.0, "Period of a host's sign of life", unit="s", least=_BUSY_S)

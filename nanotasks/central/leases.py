@@ -10,6 +10,8 @@ next side effect. What each failure does:
 
 - the owner is killed: on this host the next claimer sees the dead process and takes over at once; another host
   waits for `expires_at`.
+- its whole host is gone: the sweep over the hosts calls it down after `host_timeout_s` of silence and frees its leases,
+  within 35 s by the defaults.
 - the owner is stopped (SIGSTOP) past its expiry: it is taken over; when it goes on, its renew and its release
   match neither owner nor epoch and change nothing.
 - the database does not answer: nothing is claimed or renewed; the lease runs out by itself.
@@ -21,7 +23,7 @@ next side effect. What each failure does:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -124,6 +126,25 @@ def free_abandoned(db: Database, owner: Owner) -> list[str]:
         now = db.now_ms(session)
         found = [row for row in session.execute(held) if row.expires_at <= now or _is_dead(row.owner, owner.host)]
     return [row.name for row in found if release(db, Held(row.name, row.owner, row.epoch))]
+
+
+def free_of_hosts(db: Database, host_ids: Collection[str]) -> list[str]:
+    """Free the leases that owners on these hosts hold; their names. For hosts that are down.
+
+    An owner that comes back late finds its epoch gone, and changes nothing.
+    """
+    if not host_ids:
+        return []
+    with db.read() as session:
+        held = session.execute(select(Lease.name, Lease.owner, Lease.epoch).where(Lease.expires_at > 0)).all()
+    owners = [(row, Owner.parse(row.owner)) for row in held]
+    theirs = [row for row, owner in owners if owner is not None and owner.host in host_ids]
+    return [row.name for row in theirs if release(db, Held(row.name, row.owner, row.epoch))]
+
+
+def held_now(session: Session) -> list[Lease]:
+    """The leases that somebody holds, the one that runs out first at the head."""
+    return list(session.scalars(select(Lease).where(Lease.expires_at > 0).order_by(Lease.expires_at)))
 
 
 def _is_dead(owner: str, host: str) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from nanotasks import __version__
-from nanotasks.central import Database
+from nanotasks.central import Database, leases
 from nanotasks.central.deliveries import OPEN_STATES, Delivery
 from nanotasks.central.events import InboundEvent, InboundRoute
 from nanotasks.central.groups import AgentGroup
@@ -16,6 +16,7 @@ from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.migrate import state as schema_state
 from nanotasks.central.sessions import AgentSession
 from nanotasks.settings import Settings
+from nanotasks.sweep import ticks
 
 # A due time of 0 means at once, which is since the session was last active.
 _due_since = case(
@@ -46,6 +47,11 @@ def status(db: Database, config: Settings) -> dict[str, Any]:
             "routes": _by_state(session, InboundRoute.state),
             "deliveries": _by_state(session, Delivery.state),
             "oldest": _oldest(session, now),
+            "leases": [
+                {"name": one.name, "owner": one.owner, "epoch": one.epoch, "expires_at": one.expires_at}
+                for one in leases.held_now(session)
+            ],
+            "ticks_s": ticks.ages_s(db),
         }
     return found | {"redis": _redis(config, [host["id"] for host in hosts])}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nanotasks import faults, signals
 from nanotasks.celery_app import app
-from nanotasks.central import database
+from nanotasks.central import database, leases
 from nanotasks.intake import media
 from nanotasks.intake.placement import place_waiting
 from nanotasks.settings import settings
@@ -36,7 +36,9 @@ def sweep_hosts() -> None:
     config = settings()
     db = database(config)
     if ticks.claim(db, "sweep.hosts", config.sweep_hosts_period_s):
-        for host_id in hosts.mark_silent(db, config):
+        down = hosts.mark_silent(db, config)
+        leases.free_of_hosts(db, down)
+        for host_id in down:
             signals.forget_host(host_id)
         with db.write_core() as connection:
             place_waiting(connection, config.sweep_batch)

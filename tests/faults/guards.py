@@ -74,7 +74,7 @@ GUARDS = (
         "migrations/versions/0001_first_release.py",
         'sa.UniqueConstraint("session_id", "message_out_id", ',
         'sa.UniqueConstraint("id", "session_id", "message_out_id", ',
-        ("tests/unit/deliver",),
+        ("tests/unit/central/test_schema.py",),
     ),
     Guard(
         "a lane waits for the row that is tried again",
@@ -139,7 +139,7 @@ GUARDS = (
         "nanotasks/sweep/containers.py",
         "        leases.free_abandoned(here.db, here.owner)\n",
         "",
-        ("tests/faults/test_points.py", "-k", "wake.after_record"),
+        ("tests/integration/test_sweep_containers.py", "-k", "dead_processes"),
     ),
     Guard(
         "a message that agents die of is asked alone",

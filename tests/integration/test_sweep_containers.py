@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from nanotasks.central import Database
+from nanotasks.central import Database, leases
 from nanotasks.central.hosts import Instance
 from nanotasks.central.leases import Lease
 from nanotasks.central.sessions import AgentSession
@@ -51,6 +52,15 @@ def _grow_old(house: Household, session_id: str, by_ms: int = TWO_MINUTES_MS) ->
     house.says(
         session_id, "UPDATE processing_ack SET status_changed = datetime('now', ?)", f"-{by_ms // 1000 - 1} seconds"
     )
+
+
+def test_what_dead_processes_held_is_freed(house: Household) -> None:
+    """Nobody wants the mutex of a session at rest, so nobody takes it over."""
+    dead = dataclasses.replace(house.here.owner, pid=2**22 - 3, start_time=1)
+    assert leases.claim(house.here.db, "session:s1", dead, 3600)
+    sweep(house.here)
+    with house.here.db.read() as session:
+        assert leases.held_now(session) == []
 
 
 def test_at_rest_nothing_is_rung(house: Household) -> None:

@@ -50,6 +50,9 @@ def _print(found: dict[str, Any]) -> None:
         "events": _pairs(found["events"]),
         "routes": _pairs(found["routes"]),
         "deliveries": _pairs(found["deliveries"]),
+        "leases": ", ".join(f"{one['name']} by {one['owner']}" for one in found["leases"]) or "none is held",
+        "sweeps": ", ".join(f"{name} {age_s:.0f} s ago" for name, age_s in sorted(found["ticks_s"].items()))
+        or "none has run",
         "oldest": ", ".join(
             f"{name.removesuffix('_at').replace('_', ' ')} {relative(at, now)}"
             for name, at in found["oldest"].items()

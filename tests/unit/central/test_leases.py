@@ -8,6 +8,7 @@ import threading
 from nanotasks import faults
 from nanotasks.central import Database, leases
 from nanotasks.owners import Owner, this_owner
+from nanotasks.settings import Settings
 
 ME = this_owner("h1")
 DEAD = dataclasses.replace(ME, pid=2**22 - 3, start_time=1)
@@ -48,6 +49,19 @@ def test_an_owner_that_took_its_lease_anew_holds_the_new_one_only(central: Datab
     assert not leases.renew(central, before, 30)
     assert not leases.release(central, before)
     assert leases.renew(central, now, 30)
+
+
+def test_the_leases_of_a_host_that_is_gone_are_freed(central: Database) -> None:
+    """Its own release, when it comes back, changes nothing; and the defaults keep the time that is promised."""
+    held = leases.claim(central, "a", FOREIGN, 3600)
+    assert held and leases.claim(central, "b", ME, 3600)
+    assert leases.free_of_hosts(central, [FOREIGN.host]) == ["a"]
+    assert leases.free_of_hosts(central, []) == []
+    mine = leases.claim(central, "a", ME, 30)
+    assert mine and mine.epoch == held.epoch + 1
+    assert not leases.renew(central, held, 30)
+    assert not leases.release(central, held)
+    assert Settings().host_timeout_s + Settings().sweep_hosts_period_s <= 35
 
 
 def test_a_release_that_the_database_refuses_is_tried_again(central: Database) -> None:
