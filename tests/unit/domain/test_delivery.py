@@ -18,6 +18,7 @@ from nanotasks.domain.delivery import (
     decide_after_failure,
     lane_of,
     route_end,
+    shared_end,
     shorten,
 )
 
@@ -172,3 +173,19 @@ def test_an_error_text_fits_a_table() -> None:
     """One line, of bounded length."""
     assert shorten("a\n  b") == "a b"
     assert len(shorten("x" * 10_000)) == 500
+
+
+@pytest.mark.parametrize(
+    ("replies", "end"),
+    [
+        (["delivered"], "answered"),
+        (["delivered", "dead"], "answered"),
+        (["dead"], "completed"),
+        (["pending"], None),
+        # What is on its way may still arrive, or not: the message waits for it.
+        (["delivered", "retrying"], None),
+    ],
+)
+def test_a_message_that_was_answered_together_with_others_ends_with_them(replies: list[str], end: str | None) -> None:
+    """Its own reply names another message of the batch."""
+    assert shared_end(replies) == end
