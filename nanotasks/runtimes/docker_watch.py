@@ -34,6 +34,8 @@ CLOSE_CHECK_S = 0.2
 UNSTARTED_S = 120
 _KILLED = 137
 _LAST_LINES = 5
+_LOG_LOOKS = 6
+_LOG_PAUSE_S = 0.05
 
 
 class ExitWatcher:
@@ -132,10 +134,20 @@ def how_it_ended(client: APIClient, container_id: str) -> tuple[int, str] | None
     code, lines = int(inspected["State"]["ExitCode"]), ""
     # A container that is being removed has no log any more.
     with contextlib.suppress(APIError):
-        lines = client.logs(container_id, tail=_LAST_LINES).decode(errors="replace") if code else ""
+        lines = _last_words(client, container_id) if code else ""
     exhausted = inspected["State"]["OOMKilled"] and code == _KILLED
     memory_mb = int(inspected["Config"]["Labels"][f"{LABEL}.memory_mb"]) if exhausted else 0
     return code, describe_exit(code, log=lines, out_of_memory_mb=memory_mb)
+
+
+def _last_words(client: APIClient, container_id: str) -> str:
+    """The end of a log. The daemon tells of an end a moment before it has written down what was said last."""
+    for _ in range(_LOG_LOOKS):
+        said = client.logs(container_id, tail=_LAST_LINES).decode(errors="replace")
+        if said:
+            break
+        time.sleep(_LOG_PAUSE_S)
+    return str(said)
 
 
 def _from_event(attributes: dict[str, str]) -> tuple[int | None, str]:
