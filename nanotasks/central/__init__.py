@@ -14,6 +14,7 @@ from nanotasks.central import (
     hosts,
     leases,
     meta,
+    series,
     sessions,
     users,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "leases",
     "meta",
     "rows_changed",
+    "series",
     "sessions",
     "users",
 ]

@@ -21,6 +21,7 @@ class AgentGroup(Base):
     created_at: Mapped[Millis]
     host_id: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"), index=True)
     epoch: Mapped[int] = mapped_column(default=0, server_default="0")
+    timezone: Mapped[str | None]
 
 
 class ContainerConfig(Base):

@@ -10,7 +10,7 @@ from nanotasks.domain.vocabulary import ROLES
 
 
 class User(Base):
-    """A person on a platform; the id is `<channel>:<handle>`."""
+    """A person on a platform; the id is `<channel>:<handle>`. `timezone` (IANA) is for what they schedule."""
 
     __tablename__ = "users"
 
@@ -18,6 +18,7 @@ class User(Base):
     kind: Mapped[str]
     display_name: Mapped[str | None]
     created_at: Mapped[Millis]
+    timezone: Mapped[str | None]
 
 
 class UserRole(Base):
