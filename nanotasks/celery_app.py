@@ -3,8 +3,8 @@
     queue            consumed by              carries
     inbound          every worker             intake.route
     default          every worker             sweep.* ticks: work on the central database only
-    host.<host_id>   that host's workers      intake.append, wake.session, deliver.*, sweep.containers: work on that
-                                              host's session files, agents and sockets
+    host.<host_id>   that host's workers      intake.append, wake.session, deliver.*, schedule.project,
+                                              sweep.containers: work on that host's files, agents and sockets
     canary.<worker>  that worker              worker.canary, by which it notices that it consumes no more
 
 A task is a signal that says "look", with ids only. Every one is idempotent, acknowledged late, expires, and may be
@@ -39,6 +39,7 @@ TASK_MODULES = (
     "nanotasks.intake.tasks",
     "nanotasks.wake.tasks",
     "nanotasks.deliver.tasks",
+    "nanotasks.schedule.tasks",
     "nanotasks.sweep.tasks",
 )
 
@@ -84,6 +85,10 @@ def _attempt(delivery_id: str, host_id: str, number: int) -> Message:
     return Message("deliver.attempt", (delivery_id, number), host_queue(host_id), delivery_id, max(0, number - 1))
 
 
+def _project(session_id: str, host_id: str) -> Message:
+    return Message("schedule.project", (session_id,), host_queue(host_id))
+
+
 def _containers(host_id: str) -> Message:
     return Message("sweep.containers", (host_id,), host_queue(host_id))
 
@@ -99,6 +104,7 @@ SIGNALS: dict[str, Callable[..., Message]] = {
     "wake": _wake,
     "deliver": _deliver,
     "attempt": _attempt,
+    "project": _project,
     "containers": _containers,
     "canary": _canary,
 }

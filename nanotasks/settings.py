@@ -212,6 +212,21 @@ class Settings:
     media_keep_h: float = _setting(
         168.0, "Time for which attachments of messages that no agent got are kept, for `intake retry`", unit="h"
     )
+    task_misfire_grace_s: float = _setting(60.0, "Lateness up to which a scheduled run counts as on time", unit="s")
+    task_guard_lead_s: float = _setting(
+        1.0,
+        "Time before an occurrence at which it is withdrawn, when the one before still runs",
+        unit="s",
+        least=_BUSY_S,
+    )
+    task_attempts_max: int = _setting(3, "Attempts of a scheduled run, where its series names no other number", least=1)
+    task_backoff_s: float = _setting(
+        60.0, "First pause before a failed run is tried again; doubles each time", unit="s"
+    )
+    task_backoff_max_s: float = _setting(3600.0, "Longest pause before a failed run is tried again", unit="s")
+    task_failures_max: int = _setting(
+        5, "Failed runs in a row after which a series pauses itself; 0 means never", least=0
+    )
     typing_refresh_s: float = _setting(4.0, "Period of the typing indicator", unit="s", least=_BUSY_S)
     typing_grace_s: float = _setting(15.0, "Typing shown after a message without any heartbeat", unit="s")
     typing_fresh_s: float = _setting(6.0, "Age of a heartbeat that still counts as typing", unit="s")

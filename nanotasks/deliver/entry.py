@@ -27,11 +27,12 @@ from nanotasks.deliver.ledger import Claim
 from nanotasks.domain.delivery import lane_of, shorten
 from nanotasks.errors import HostileFileError
 from nanotasks.ids import new_id
+from nanotasks.schedule.follow import Taken
 from nanotasks.session.errors import OutboundBusyError
 from nanotasks.session.inbound import open_inbound
 from nanotasks.session.outbound import OutboundReader, open_outbound
 from nanotasks.session.outbound_rows import MAX_NAME_BYTES
-from nanotasks.session.rows import BadRow, OutboundRow
+from nanotasks.session.rows import BadRow, OutboundRow, TaskReport
 
 T = TypeVar("T")
 
@@ -98,6 +99,13 @@ class Entry:
             return {}
         unentered, acks = found
         return None if unentered else acks
+
+    def taken(self, message_ids: Collection[str], acks: Mapping[str, str]) -> list[Taken]:
+        """What the agent has acknowledged and reports of these rows of scheduled tasks."""
+        if not message_ids:
+            return []
+        reports = self._look(lambda reader: reader.task_reports(message_ids)) or {}
+        return [Taken(one, acks[one], reports.get(one, TaskReport())) for one in message_ids]
 
     def _look(self, question: Callable[[OutboundReader], T]) -> T | None:
         """The answer, or None when the file cannot be read now."""

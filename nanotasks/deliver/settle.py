@@ -1,6 +1,7 @@
 """After the sends: telling the agent what became of its messages, and the central database what the agent did.
 
-    1. inbound.db, one commit    `delivered` rows, notices of deaths, and the acked rows completed
+    1. inbound.db, one commit    `delivered` rows, notices of deaths, the acked rows completed, and what follows the
+                                 scheduled tasks among them (`schedule/`)
     2. the outbox                files of delivered messages are removed
     3. central, one commit       `projected_at` of those deliveries, how routes ended, and the session's due time
 
@@ -32,6 +33,7 @@ from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.deliver.ledger import AnyRow
 from nanotasks.deliver.notices import notices_of
 from nanotasks.domain.delivery import dead_reason, route_end, shared_end
+from nanotasks.schedule.project import follow
 from nanotasks.session.inbound import Inbound, open_inbound
 from nanotasks.session.rows import Delivered, DeliveryStatus, InboundRow
 from nanotasks.wake.due import DueLook, announced, look
@@ -119,12 +121,16 @@ def settle(around: Round, entry: Entry) -> Settled:
         # Somebody spoke in the agent's place before the first message came.
         around.session.folder.create()
     with open_inbound(around.session.folder) as inbound:
-        open_ids = set(inbound.open_ids())
+        open_rows = inbound.open_rows()
+        open_ids = set(open_rows)
         acks = entry.acks(open_ids.union(row.inbound_id for row in routes))
         done = [one for one, status in (acks or {}).items() if status in _DONE and one in open_ids]
-        due = None
-        if ended or done:
+        tasks = entry.taken([one for one in acks or {} if open_rows.get(one) == "task"], acks or {})
+        due = followed = None
+        if ended or done or tasks:
             with announced(around.db, inbound, session_id) if notices else inbound.transaction():
+                if tasks:
+                    followed = follow(around.db, around.settings, session_id, inbound, tasks)
                 inbound.record_deliveries(_told(row) for row in ended)
                 inbound.insert(notices)
                 inbound.complete(done)
@@ -142,8 +148,11 @@ def settle(around: Round, entry: Entry) -> Settled:
         if row.state == "delivered" and row.names_files:
             outbox.clear(around, row.message_out_id)
     faults.point("settle.after_outbox")
+    if followed is not None:
+        followed.mark(around.db)
     left = [route for route in routes if route.inbound_id in closed]
-    signals = _record(around, ended, left, closed, acks or {}, due)
+    signals: list[Signal] = [*followed.signals] if followed else []
+    signals += _record(around, ended, left, closed, acks or {}, due)
     faults.point("settle.after_record")
     if gone:
         signals += _append_again(around, gone)

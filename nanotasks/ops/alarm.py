@@ -35,12 +35,12 @@ def sound_alarm(
     try:
         while not stop.is_set():
             if commits.made():
-                due_ms = due.next_due_ms(db, settings.host_id)
+                due_ms = due.next_due_ms(db, settings, settings.host_id)
             left_s = LOOK_S if due_ms is None else (due_ms - now_ms()) / 1000
             if left_s <= 0 or time.monotonic() - swept >= SWEEP_S:
                 swept = time.monotonic()
                 ring_all(due.due_signals(db, settings, settings.host_id))
-                due_ms = due.next_due_ms(db, settings.host_id)
+                due_ms = due.next_due_ms(db, settings, settings.host_id)
             stop.wait(min(max(left_s, PAUSE_S), LOOK_S))
     finally:
         commits.close()

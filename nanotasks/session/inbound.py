@@ -158,7 +158,11 @@ class Inbound:
 
     def open_ids(self) -> list[str]:
         """The ids of pending and paused rows, in seq order: what an ack can still change."""
-        return [found for (found,) in self._db.execute(SQL["open_ids"])]
+        return list(self.open_rows())
+
+    def open_rows(self) -> dict[str, str]:
+        """The kind of each pending or paused row by its id, in seq order."""
+        return dict(self._db.execute(SQL["open_rows"]).fetchall())
 
     def complete(self, message_ids: Collection[str]) -> list[str]:
         """Mark rows completed and return the ids that were not; a failed row stays failed.
@@ -169,6 +173,20 @@ class Inbound:
             return []
         with self.transaction():
             return [found for (found,) in self._db.execute(SQL["complete"], (_json(message_ids),)).fetchall()]
+
+    def revise(
+        self, message_id: str, *, content: str, process_after_ms: int, recurrence: str | None, paused: bool
+    ) -> None:
+        """Make an open row say what its scheduled task says now; one that says so already is not written."""
+        values = {
+            "id": message_id,
+            "content": content,
+            "process_after": iso(process_after_ms),
+            "recurrence": recurrence,
+            "status": "paused" if paused else "pending",
+        }
+        with self.transaction():
+            self._db.execute(SQL["revise"], values)
 
     def fail(self, message_ids: Collection[str]) -> None:
         """Mark rows failed that are pending or paused."""

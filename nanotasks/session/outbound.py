@@ -25,13 +25,13 @@ from nanotasks.domain.stuck import Claim
 from nanotasks.errors import HostileFileError
 from nanotasks.session.capture import captured
 from nanotasks.session.layout import SessionFolder
-from nanotasks.session.outbound_rows import read_row
-from nanotasks.session.rows import BadRow, ContainerState, OutboundRow
+from nanotasks.session.outbound_rows import read_report, read_row
+from nanotasks.session.rows import BadRow, ContainerState, OutboundRow, TaskReport
 from nanotasks.session.statements import queries
 from nanotasks.settings import Settings
 
 SQL = queries("outbound_queries")
-TABLES = ("messages_out", "processing_ack", "container_state")
+TABLES = ("messages_out", "processing_ack", "container_state", "task_reports")
 ACK_STATUSES = ("processing", "completed", "failed")
 MAX_CLAIMS = 1000
 # Text of one batch of rows in memory; a longer batch ends early.
@@ -207,6 +207,14 @@ class OutboundReader:
             return None
         tool, timeout_ms, started_at, updated_at = row
         return ContainerState(_if(str, tool), _if(int, timeout_ms), _if(str, started_at), _if(str, updated_at))
+
+    def task_reports(self, message_ids: Collection[str]) -> dict[str, TaskReport]:
+        """What the agent says of runs of scheduled tasks, by the row's id; nothing where its file has no such table."""
+        if "task_reports" not in self._ordinary_tables():
+            return {}
+        self._require("task_reports")
+        found = {one: self._db.execute(SQL["task_report"], (one,)).fetchone() for one in message_ids}
+        return {one: read_report(row) for one, row in found.items() if row}
 
     def _require(self, table: str) -> None:
         if table in self._checked:

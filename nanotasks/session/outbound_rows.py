@@ -8,7 +8,7 @@ from typing import Any
 
 from nanotasks.clock import parse_ms
 from nanotasks.domain.timestamps import read_ms
-from nanotasks.session.rows import BadRow, OutboundRow
+from nanotasks.session.rows import BadRow, OutboundRow, TaskReport
 
 _TEXTS = ("id", "timestamp", "kind", "content")
 _TEXTS_OR_NULL = ("in_reply_to", "deliver_after", "platform_id", "channel_type", "thread_id")
@@ -44,6 +44,12 @@ def read_row(values: tuple[Any, ...]) -> OutboundRow | BadRow:
     if reason is None:
         return OutboundRow(**row)
     return BadRow(row["rowid"], row["id"] if isinstance(row["id"], str) else None, reason)
+
+
+def read_report(values: tuple[Any, ...]) -> TaskReport:
+    """One row of the query `task_report`. What is no text, or no time, reads as None."""
+    claimed, ended, *texts = (value.replace("\0", "") if isinstance(value, str) else None for value in values)
+    return TaskReport(read_ms(claimed or ""), read_ms(ended or ""), *texts)
 
 
 def _fault(row: dict[str, Any]) -> str | None:

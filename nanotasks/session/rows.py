@@ -129,3 +129,18 @@ class ContainerState:
     tool_declared_timeout_ms: int | None
     tool_started_at: str | None
     updated_at: str | None
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What a runner says of one run of a scheduled task; None where it says nothing that can be used.
+
+    `outcome` is `succeeded`, `failed` or `not_woken` (the script that runs first saw nothing to do).
+    """
+
+    claimed_ms: int | None = None
+    ended_ms: int | None = None
+    outcome: str | None = None
+    error_class: str | None = None
+    error: str | None = None
+    result: str | None = None

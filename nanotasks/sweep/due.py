@@ -38,6 +38,7 @@ from nanotasks.central.events import ChatCounter, InboundEvent
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
 from nanotasks.owners import Owner, is_dead
+from nanotasks.schedule import due as schedule_due
 from nanotasks.settings import Settings
 from nanotasks.sweep.lost import YOUNG_MS, Signal
 
@@ -69,13 +70,15 @@ def due_signals(db: Database, settings: Settings, host_id: str | None = None) ->
     signals: list[Signal] = [("wake", *one) for one in sessions]
     signals += [("attempt", delivery_id, owner, made + 1) for delivery_id, owner, made in attempts]
     signals += [("route", *one) for one in chats]
-    return signals + [("deliver", *one) for one in unfinished]
+    signals += [("deliver", *one) for one in unfinished]
+    return signals + list(schedule_due.signals(db, settings, host_id))
 
 
-def next_due_ms(db: Database, host_id: str) -> int | None:
+def next_due_ms(db: Database, settings: Settings, host_id: str) -> int | None:
     """When something of this host is due next that nobody was signalled for yet; None when nothing is planned."""
     with db.read_core() as connection:
         times = [connection.execute(query, {"here": host_id}).scalar() for query in _NEXT]
+    times.append(schedule_due.next_ms(db, settings, host_id))
     return min((time for time in times if time is not None), default=None)
 
 

@@ -48,9 +48,14 @@ _RECOMPUTED = (
 def announced(db: Database, inbound: Inbound, session_id: str, due_ms: int = 0) -> Iterator[None]:
     """A transaction of inbound.db for rows that are due at `due_ms` (milliseconds UTC, 0 for at once)."""
     with inbound.transaction():
-        with db.write_core() as connection:
-            connection.execute(_ANNOUNCE, {"of_session": session_id, "due_ms": due_ms})
+        announce(db, session_id, due_ms)
         yield
+
+
+def announce(db: Database, session_id: str, due_ms: int) -> None:
+    """Say that a row will be due; to be called with the lock of inbound.db held, before the row is committed there."""
+    with db.write_core() as connection:
+        connection.execute(_ANNOUNCE, {"of_session": session_id, "due_ms": due_ms})
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from nanotasks.central.hosts import Instance
 from nanotasks.clock import now_ms
 from nanotasks.errors import HostileFileError
 from nanotasks.runtimes.contract import Exit, Running, Runtime, RuntimeDownError
+from nanotasks.schedule.project import project
 from nanotasks.session.errors import OutboundBusyError, SessionFileError
 from nanotasks.session.layout import SessionFolder
 from nanotasks.wake import capacity, instances
@@ -179,12 +180,14 @@ def _start_if_due(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
         return Outcome(State.LATER)
     folder = SessionFolder.of(here.settings.data_dir, facts.agent_session.agent_group_id, session_id)
     try:
+        rings = [one for one in project(here.db, here.settings, session_id, waking=True) if one[0] != "wake"]
         due_ms = settle_due(here, folder, session_id)
     except (HostileFileError, OutboundBusyError, SessionFileError, OSError) as error:
         return _put_off(here, session_id, str(error))
     if due_ms is None or due_ms > now:
-        return Outcome(State.IDLE)
-    return _start_where_there_is_room(here, facts, epoch)
+        return Outcome(State.IDLE, rings)
+    outcome = _start_where_there_is_room(here, facts, epoch)
+    return Outcome(outcome.state, rings + outcome.rings)
 
 
 def _start_where_there_is_room(here: Here, facts: SessionFacts, epoch: int) -> Outcome:

@@ -37,9 +37,9 @@ SELECT count(*) FROM messages_in
 SELECT min(iif(process_after IS NULL, 0, CAST(strftime('%s', process_after) AS INTEGER) * 1000)) FROM messages_in
  WHERE status = 'pending' AND trigger = 1 AND id NOT IN (SELECT value FROM json_each(:settled));
 
--- name: open_ids
-SELECT id FROM (SELECT id, seq FROM messages_in WHERE status = 'pending'
-                UNION ALL SELECT id, seq FROM messages_in WHERE status = 'paused') ORDER BY seq;
+-- name: open_rows
+SELECT id, kind FROM (SELECT id, kind, seq FROM messages_in WHERE status = 'pending'
+                      UNION ALL SELECT id, kind, seq FROM messages_in WHERE status = 'paused') ORDER BY seq;
 
 -- A terminal state is left by an operator only: a late ack does not revive a failed row.
 -- name: complete
@@ -51,6 +51,13 @@ UPDATE messages_in SET status = 'failed' WHERE id = :id AND status IN ('pending'
 
 -- name: retry
 UPDATE messages_in SET tries = :tries, process_after = :process_after WHERE id = :id AND status = 'pending';
+
+-- What the host says of an occurrence that nobody has taken yet.
+-- name: revise
+UPDATE messages_in SET content = :content, process_after = :process_after, recurrence = :recurrence, status = :status
+ WHERE id = :id AND status IN ('pending', 'paused')
+   AND (content, coalesce(process_after, ''), coalesce(recurrence, ''), status)
+       <> (:content, coalesce(:process_after, ''), coalesce(:recurrence, ''), :status);
 
 -- name: claimed
 SELECT id, coalesce(status, ''), coalesce(tries, 0),

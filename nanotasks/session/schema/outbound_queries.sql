@@ -19,7 +19,7 @@ PRAGMA schema_version;
 -- name: tables
 SELECT name FROM sqlite_schema
  WHERE type = 'table' AND typeof(rootpage) = 'integer' AND rootpage > 0
-   AND name IN ('messages_out', 'processing_ack', 'container_state');
+   AND name IN ('messages_out', 'processing_ack', 'container_state', 'task_reports');
 
 -- name: columns.messages_out
 PRAGMA table_xinfo(messages_out);
@@ -29,6 +29,9 @@ PRAGMA table_xinfo(processing_ack);
 
 -- name: columns.container_state
 PRAGMA table_xinfo(container_state);
+
+-- name: columns.task_reports
+PRAGMA table_xinfo(task_reports);
 
 -- name: messages_after
 SELECT rowid, id, seq, in_reply_to, timestamp, deliver_after, CAST(strftime('%s', deliver_after) AS INTEGER) * 1000,
@@ -57,3 +60,9 @@ SELECT substr(message_id, 1, 1100), substr(status_changed, 1, 40) FROM processin
 
 -- name: container_state
 SELECT current_tool, tool_declared_timeout_ms, tool_started_at, updated_at FROM container_state WHERE id = 1;
+
+-- Cut to what the host keeps of them.
+-- name: task_report
+SELECT substr(claimed_at, 1, 40), substr(ended_at, 1, 40), substr(outcome, 1, 20), substr(error_class, 1, 20),
+       substr(error, 1, 2000), substr(result, 1, 20000)
+  FROM task_reports WHERE message_id = ?;

@@ -257,7 +257,7 @@ def test_the_way_back_to_another_agents_session(folder: SessionFolder) -> None:
     [
         ("count_due", {"now": "2026-03-01T12:34:56.789Z"}),
         ("next_due", {"settled": "[]"}),
-        ("open_ids", {}),
+        ("open_rows", {}),
         ("newest_peer", ["ag-2", "2026-03-01T12:34:56.789Z"]),
         ("max_seq", {}),
         ("complete", ["[]"]),

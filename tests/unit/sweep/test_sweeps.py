@@ -352,27 +352,27 @@ def test_the_sweeps_read_indexes_only(sqlite_central: Database) -> None:
     listen(sqlite_central.engine, "before_cursor_execute", explain)
     assert len(due.due_signals(sqlite_central, CONFIG)) == 3
     due.due_signals(sqlite_central, CONFIG, "a")
-    due.next_due_ms(sqlite_central, "a")
+    due.next_due_ms(sqlite_central, CONFIG, "a")
     scans = [plan for plan in plans if plan.startswith("SCAN") and "USING" not in plan]
     assert scans == []
 
 
 def test_a_hosts_alarm_knows_its_next_due_time(central: Database) -> None:
     """The smallest due time of this host's sessions and attempts that nobody was signalled for."""
-    assert due.next_due_ms(central, "a") is None
+    assert due.next_due_ms(central, CONFIG, "a") is None
     agent_session(central, "s1", next_due_at=5_000)
     agent_session(central, "s2", host="b", next_due_at=1_000)
-    assert due.next_due_ms(central, "a") == 5_000
+    assert due.next_due_ms(central, CONFIG, "a") == 5_000
     delivery(central, 1, "s1", "retrying", next_attempt_at=3_000)
-    assert due.next_due_ms(central, "a") == 3_000
+    assert due.next_due_ms(central, CONFIG, "a") == 3_000
     due.due_signals(central, CONFIG, "a")
-    assert due.next_due_ms(central, "a") is None
+    assert due.next_due_ms(central, CONFIG, "a") is None
 
 
 def test_an_alarm_does_not_turn_round_for_a_start_that_is_put_off(central: Database) -> None:
     """A session that is due and may not be started yet is no time to wake at; it is found when it may be."""
     agent_session(central, "s1", next_due_at=now_ms() - 1, wake_retry_at=now_ms() + 60_000)
-    assert due.next_due_ms(central, "a") is None
+    assert due.next_due_ms(central, CONFIG, "a") is None
     assert due.due_signals(central, CONFIG, "a") == []
     with central.write() as session:
         session.execute(update(AgentSession).values(wake_retry_at=now_ms()))
@@ -383,14 +383,14 @@ def test_an_event_that_failed_is_routed_again_when_its_time_has_come(central: Da
     """The alarm meets it, once for each try, and leaves alone what merely waits."""
     event(central, 1, chat="calm")
     event(central, 2, next_try_at=3_000)
-    assert due.next_due_ms(central, "a") == 3_000
+    assert due.next_due_ms(central, CONFIG, "a") == 3_000
     assert due.due_signals(central, CONFIG, "a") == [("route", "file", "room")]
-    assert due.next_due_ms(central, "a") is None
+    assert due.next_due_ms(central, CONFIG, "a") is None
     assert due.due_signals(central, CONFIG, "a") == []
     later = now_ms() + 60_000
     with central.write() as session:
         session.execute(update(InboundEvent).where(InboundEvent.id == "ev2").values(next_try_at=later))
-    assert due.next_due_ms(central, "a") == later
+    assert due.next_due_ms(central, CONFIG, "a") == later
     assert due.due_signals(central, CONFIG, "a") == []
 
 
@@ -449,8 +449,8 @@ def test_a_message_for_later_is_signalled_when_its_time_comes(central: Database)
     now = now_ms()
     delivery(central, 1, "one", "pending", lane="l1", next_attempt_at=now - 10)
     delivery(central, 2, "one", "pending", lane="l2", next_attempt_at=now + 60_000)
-    assert due.next_due_ms(central, "a") == now - 10
+    assert due.next_due_ms(central, CONFIG, "a") == now - 10
     assert due.due_signals(central, CONFIG, "a") == [("deliver", "one", "a")]
-    assert due.next_due_ms(central, "a") == now + 60_000
+    assert due.next_due_ms(central, CONFIG, "a") == now + 60_000
     delivery(central, 3, "one", "retrying", lane="l2", next_attempt_at=now + 90_000, attempts=1)
-    assert due.next_due_ms(central, "a") == now + 90_000
+    assert due.next_due_ms(central, CONFIG, "a") == now + 90_000
