@@ -12,20 +12,24 @@ from typing import Any
 
 from nanotasks.central.engine import Database
 from nanotasks.channels.contract import PermanentError
-from nanotasks.deliver.facts import SessionFacts
+from nanotasks.deliver.facts import SessionFacts, Signals
 from nanotasks.errors import ConflictError
 from nanotasks.settings import Settings
 
 
 @dataclass(frozen=True)
 class Request:
-    """One action of one agent. `in_reply_to` is the inbound row it was at work on, where the runner says so."""
+    """One action of one agent. `in_reply_to` is the inbound row it was at work on, where the runner says so.
+
+    What a handler leaves to be rung, it rings by `signals` once its transactions are committed.
+    """
 
     delivery_id: str
     message_out_id: str
     in_reply_to: str | None
     content: Mapping[str, Any]
     session: SessionFacts
+    signals: Signals
 
 
 Handler = Callable[[Database, Settings, Request], None]

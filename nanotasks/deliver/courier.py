@@ -11,6 +11,9 @@ from nanotasks.channels.contract import Address, OutboundFile, OutboundMessage, 
 from nanotasks.deliver import actions, agents, calls, outbox, permissions, references
 from nanotasks.deliver.facts import Round
 from nanotasks.deliver.ledger import Claim
+from nanotasks.schedule import actions as schedule_actions
+
+schedule_actions.register()
 
 # The kind and the channel type that the host itself takes; each knows what it took before.
 SYSTEM = "system"
@@ -37,7 +40,10 @@ class Courier:
         return self._send(claim, content)
 
     def _perform(self, claim: Claim, content: dict[str, Any]) -> None:
-        request = actions.Request(claim.id, claim.message_out_id, claim.in_reply_to, content, self._round.session)
+        around = self._round
+        request = actions.Request(
+            claim.id, claim.message_out_id, claim.in_reply_to, content, around.session, around.signals
+        )
         actions.perform(self._round.db, self._round.settings, request)
 
     def _send(self, claim: Claim, content: dict[str, Any]) -> str | None:

@@ -163,7 +163,7 @@ def _close_what_was_ended_elsewhere(
     session: Session, settings: Settings, session_id: str, rows: Rows, taken: Sequence[Taken], now: int
 ) -> None:
     """Runs whose row has ended without an ack: the agent died of it too often, or another host completed it."""
-    acked = {one.inbound_id for one in taken}
+    acked = {one.inbound_id for one in taken if one.ended}
     for run in _unfinished(session, session_id):
         row = rows.get(run.inbound_id)
         if row is None or run.state == "ended" or run.inbound_id in acked or row.status in {"pending", "paused"}:

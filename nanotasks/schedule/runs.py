@@ -134,6 +134,15 @@ def withdraw(run: TaskRun, outcome: str, note: str | None, now: int) -> None:
     touch(run, now)
 
 
+def revive(run: TaskRun, now: int, *, origin: str | None = None) -> None:
+    """Have an ended run taken once more, as a further attempt; an operator's verb (promise I8)."""
+    run.state, run.outcome, run.finished_at, run.due_at = "planned", None, None, now
+    run.origin = origin or run.origin
+    run.note = run.error_class = run.error_text = None
+    run.inbound_id = f"{run.inbound_id.partition('~')[0]}~{run.attempts + 1}"
+    touch(run, now)
+
+
 def claim(session: Session, settings: Settings, run: TaskRun, report: TaskReport, now: int) -> TaskRun | None:
     """Record that the agent took a run's row; the successor that was planned with it.
 

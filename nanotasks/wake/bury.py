@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from nanotasks import faults, logs
 from nanotasks.central.hosts import Instance
 from nanotasks.clock import now_ms
+from nanotasks.domain.retry import ResetAction
 from nanotasks.domain.timestamps import read_ms
 from nanotasks.errors import HostileFileError
 from nanotasks.session.errors import OutboundBusyError, SessionFileError
@@ -51,8 +52,8 @@ def bury(here: Here, instance: Instance, reason: str, *, expected: bool = False,
     folder = folder_of(here, instance)
     rings: list[Signal] = [("deliver", instance.session_id, here.host_id)]
     try:
-        if at_fault:
-            _put_off_claims(here, folder, instance)
+        if at_fault and _put_off_claims(here, folder, instance):
+            rings.append(("project", instance.session_id, here.host_id))
         due_ms = settle_due(here, folder, instance.session_id)
         faults.point("bury.after_due")
     except (HostileFileError, OutboundBusyError, SessionFileError, OSError) as error:
@@ -68,13 +69,14 @@ def bury(here: Here, instance: Instance, reason: str, *, expected: bool = False,
     return list(dict.fromkeys(rings)) + [("wake", session_id, here.host_id) for session_id in freed]
 
 
-def _put_off_claims(here: Here, folder: SessionFolder, instance: Instance) -> None:
+def _put_off_claims(here: Here, folder: SessionFolder, instance: Instance) -> bool:
+    """Whether a row has failed for good, which may have been a scheduled task's."""
     if instance.reset_at is not None:
-        return
+        return False
     with _outbound(here, folder) as outbound:
         claimed = [claim.message_id for claim in outbound.claims() if _is_of(instance, claim.status_changed)]
     with open_inbound(folder) as inbound:
-        inbound.reset_claimed(
+        resets = inbound.reset_claimed(
             claimed,
             now_ms(),
             max_tries=here.settings.inbound_max_tries,
@@ -82,6 +84,7 @@ def _put_off_claims(here: Here, folder: SessionFolder, instance: Instance) -> No
         )
     faults.point("bury.after_reset")
     instances.mark_reset(here.db, instance.id)
+    return any(reset.action is ResetAction.FAIL for reset in resets.values())
 
 
 def _is_of(instance: Instance, claimed: str) -> bool:
