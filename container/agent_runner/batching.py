@@ -4,6 +4,7 @@
 - Context alone never causes a turn.
 - What room is left in a prompt goes to the newest context rows. Older ones are overtaken: they are acknowledged with
   that turn, because showing them later would show the chat out of order.
+- A scheduled task is prompted alone, so that its result is its own; chat may be pushed into its turn afterwards.
 - A row that was being worked on when the agent died, more than once, is suspected of being the reason. It is prompted
   alone, and nothing is claimed beside it: so it fails alone, and those that were with it are answered.
 
@@ -35,11 +36,16 @@ def is_suspect(row: InboundRow) -> bool:
     return row.tries >= SUSPECT_TRIES
 
 
+def stands_alone(row: InboundRow) -> bool:
+    """Whether nothing else is prompted with this row."""
+    return row.is_task or is_suspect(row)
+
+
 def apart(triggers: Sequence[InboundRow]) -> Sequence[InboundRow]:
-    """The first of these rows that may be prompted together: a suspect is alone."""
-    if triggers and is_suspect(triggers[0]):
+    """The first of these rows that may be prompted together."""
+    if triggers and stands_alone(triggers[0]):
         return triggers[:1]
-    return triggers[: next((at for at, row in enumerate(triggers) if is_suspect(row)), len(triggers))]
+    return triggers[: next((at for at, row in enumerate(triggers) if stands_alone(row)), len(triggers))]
 
 
 def room_for_context(triggers: Sequence[InboundRow], limit: int) -> int:

@@ -17,7 +17,10 @@ DEFAULT_MESSAGES = 10
 
 
 class Config(NamedTuple):
-    """The agent group's configuration, fixed for the life of the process."""
+    """The agent group's configuration, fixed for the life of the process.
+
+    `host_answers`: the host answers requests about scheduled tasks, so tools wait for what it says.
+    """
 
     provider: str = DEFAULT_PROVIDER
     assistant_name: str = ""
@@ -25,6 +28,7 @@ class Config(NamedTuple):
     mcp_servers: dict[str, Any] = {}
     model: str | None = None
     effort: str | None = None
+    host_answers: bool = False
 
 
 def load(path: str) -> Config:
@@ -45,6 +49,7 @@ def load(path: str) -> Config:
         mcp_servers=_take(raw, "mcpServers", _is_object) or {},
         model=_take(raw, "model", _is_text) or None,
         effort=_take(raw, "effort", _is_text) or None,
+        host_answers=_take(raw, "hostAnswers", _is_flag) or False,
     )
 
 
@@ -54,6 +59,10 @@ def _take(raw: dict[str, Any], name: str, accept: Callable[[Any], bool]) -> Any:
         return value
     log.warning("config_field_ignored", field=name, type=type(value).__name__)
     return None
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_text(value: Any) -> bool:

@@ -32,15 +32,22 @@ from agent_runner.providers.contract import (
     ToolEnded,
     ToolStarted,
 )
+from agent_runner.rows import TaskEnd
 from agent_runner.stream import Ended, Failed, Stream, StreamEvent
 from agent_runner.toolstate import ToolState
 from agent_runner.turns import Batch, Turns, merged
+from agent_runner.values import storable
 
 _MAX_ERROR_CHARS = 1000
+# What is kept of the final text of a scheduled task.
+_MAX_RESULT_CHARS = 20_000
 
 
 class Conversation:
-    """`post` hands a function to the loop; `cwd` is the agent's folder."""
+    """`post` hands a function to the loop; `cwd` is the agent's folder.
+
+    `host_answers`: the host decides what is told of a scheduled task that failed.
+    """
 
     def __init__(
         self,
@@ -52,6 +59,7 @@ class Conversation:
         post: Callable[[Callable[[], None]], None],
         cwd: str,
         backoff: Backoff,
+        host_answers: bool = False,
     ) -> None:
         self.instructions = ""
         self._provider = provider
@@ -62,6 +70,7 @@ class Conversation:
         self._post = post
         self._cwd = cwd
         self._backoff = backoff
+        self._host_answers = host_answers
         self._stream: Stream | None = None
         self._tools = ToolState()
         self._not_before = 0.0
@@ -94,6 +103,8 @@ class Conversation:
     def flush(self) -> None:
         """Give the waiting batches to the provider."""
         while self._turns.waiting and not (self.ending or self._out_of_order or self.pause_left()):
+            if self._turns.open and self._turns.waiting[0].tasks:
+                return  # a scheduled task is not pushed into another turn
             self._give(self._turns.waiting.popleft())
 
     def _give(self, batch: Batch) -> None:
@@ -159,7 +170,8 @@ class Conversation:
             self._nudge(stream, batch, count, replies.nudge(answer.unknown, destinations))
             return
         completed = [*batch.ids, *batch.overtaken] if count else []
-        change = Change(rows=answer.rows, completed=completed, continuation=result.continuation)
+        ends = _succeeded(batch, result.text) if count else []
+        change = Change(rows=answer.rows, completed=completed, ends=ends, continuation=result.continuation)
         self._ledger.commit(change, self._turns.current(after=count))
         self._forget_first(count)
         self._turns.last = batch
@@ -185,9 +197,9 @@ class Conversation:
         others = [batch for batch in self._turns.open if batch not in done]
         completed = [row_id for batch in done for row_id in (*batch.ids, *batch.overtaken)]
         released = [row_id for batch in others for row_id in batch.ids]
-        self._ledger.commit(
-            Change(completed=completed, released=released), self._turns.current(after=len(self._turns.open))
-        )
+        ends = [end for batch in done for end in _succeeded(batch, None)]
+        change = Change(completed=completed, released=released, ends=ends)
+        self._ledger.commit(change, self._turns.current(after=len(self._turns.open)))
         self._close_after_end()
         log.info("query_ended", completed=completed, released=released)
 
@@ -204,9 +216,11 @@ class Conversation:
         released = [row_id for batch in others for row_id in batch.ids]
         change = Change(released=released, forget=kind == SESSION)
         if pause is None:
+            told = [row for row in current.triggers if not (row.is_task and self._host_answers)]
             with self._inbound.open() as reader:
-                notices = replies.notices(current.triggers, reader.session_routing(), _told(error))
-            change = change._replace(rows=notices, completed=[*current.ids, *current.overtaken])
+                notices = replies.notices(told, reader.session_routing(), _told(error))
+            ends = [TaskEnd(task, "failed", kind, _cut(error)) for task in current.tasks]
+            change = change._replace(rows=notices, completed=[*current.ids, *current.overtaken], ends=ends)
         self._ledger.commit(change, current if pause is not None else self._turns.current(after=1 + len(others)))
         log.warning("turn_failed", ids=current.ids, kind=kind, error=error, retry_in_s=pause, released=released)
         self._close_after_end()
@@ -227,6 +241,15 @@ class Conversation:
             self._turns.open.popleft()
 
 
+def _succeeded(batch: Batch, text: str | None) -> list[TaskEnd]:
+    result = storable(text[:_MAX_RESULT_CHARS]) if text else None
+    return [TaskEnd(task, "succeeded", result=result) for task in batch.tasks]
+
+
 def _told(error: BaseException) -> str:
     """An error as the people who asked see it."""
-    return f"Error: {str(error)[:_MAX_ERROR_CHARS] or type(error).__name__}"
+    return f"Error: {_cut(error)}"
+
+
+def _cut(error: BaseException) -> str:
+    return storable(str(error)[:_MAX_ERROR_CHARS]) or type(error).__name__

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from agent_runner.batching import Due, apart, in_order, is_suspect, room_for_context
+from agent_runner.batching import Due, apart, in_order, room_for_context, stands_alone
 from agent_runner.rows import NOWHERE, Destination, InboundRow, Route
 from agent_runner.sql import SQL, connect, uri
 
@@ -86,7 +86,7 @@ class Reader:
 
         bound: dict[str, Any] = {"limit": limit, "wake_ids": wake_ids}
         triggers = apart(self._rows(statement("due_triggers"), bound))
-        room = 0 if any(map(is_suspect, triggers)) else room_for_context(triggers, limit)
+        room = 0 if any(map(stands_alone, triggers)) else room_for_context(triggers, limit)
         if not room:
             return Due(tuple(triggers))
         context = self._rows(statement("due_context"), {**bound, "limit": room})
@@ -125,6 +125,19 @@ class Reader:
         """The newest row, of any kind and status, that came from this chat."""
         row = self._db.execute(SQL["newest_inbound_from"], (route.channel_type, route.platform_id)).fetchone()
         return Newest(row[0], row[1], bool(row[2])) if row else None
+
+    def tasks(self, statuses: list[str]) -> list[tuple[str, str, str | None, str | None, str]]:
+        """Series, status, time, recurrence and content of the newest row of each scheduled task with such a status."""
+        found = self._db.execute(SQL["tasks"], (json.dumps(statuses),))
+        return [
+            (_text(row[0]) or "", _text(row[1]) or "", _text(row[2]), _text(row[3]), _text(row[4]) or "")
+            for row in found
+        ]
+
+    def answer(self, row_id: str) -> str | None:
+        """The content of the host's answer in this row, once it is there."""
+        row = self._db.execute(SQL["answer"], (row_id,)).fetchone()
+        return _text(row[0]) if row else None
 
     def max_seq(self) -> int:
         return int(self._db.execute(SQL["inbound_max_seq"]).fetchone()[0])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from agent_runner import log, replies
-from agent_runner.batching import Due, is_suspect
+from agent_runner.batching import Due, is_suspect, stands_alone
 from agent_runner.commands import is_clear, raw_command
 from agent_runner.config import Config
 from agent_runner.conversation import Conversation
@@ -16,7 +16,7 @@ from agent_runner.formatter import Formatter
 from agent_runner.inbound import Inbound
 from agent_runner.ledger import Change, Ledger
 from agent_runner.providers.contract import Prompt
-from agent_runner.rows import Destination, InboundRow, Route
+from agent_runner.rows import Destination, InboundRow, Route, TaskEnd
 from agent_runner.scripts import Outcome, ScriptRunner, script_of
 from agent_runner.turns import Batch, Turns
 
@@ -71,7 +71,8 @@ class Intake:
                 return False
             destinations, session = reader.destinations(), reader.session_routing()
         taken = self._take(due, destinations, session)
-        return taken and len(due.rows) >= self._config.max_messages
+        # After rows that stand alone there may be others at once.
+        return taken and (len(due.rows) >= self._config.max_messages or stands_alone(due.rows[0]))
 
     def _take(self, due: Due, destinations: Sequence[Destination], session: Route) -> bool:
         clears = [row for row in due.rows if row.trigger and is_clear(row)]
@@ -85,6 +86,7 @@ class Intake:
             completed=[*(row.id for row in clears), *completed],
             failed=failed,
             claimed=[*(batch.ids if batch else ()), *(row.id for row in scripted)],
+            tasks=[row.id for row in (*(batch.rows if batch else ()), *scripted) if row.is_task],
             forget=bool(clears),
         )
         self._ledger.commit(change, self._turns.current() or batch)
@@ -96,9 +98,13 @@ class Intake:
         return True
 
     def _keeps_apart(self, rows: Sequence[InboundRow]) -> bool:
-        """Whether these rows have to wait: one of them, or one that is claimed, may be what the agent dies of."""
+        """Whether these rows have to wait for those that are claimed.
+
+        One of them may be what the agent dies of, or it is a scheduled task; its script may run meanwhile.
+        """
         claimed = [row for batch in (*self._turns.open, *self._turns.waiting) for row in batch.rows]
-        return bool(claimed) and any(map(is_suspect, (*claimed, *rows)))
+        tasks = any(row.is_task and script_of(row) is None for row in rows)
+        return bool(claimed) and (tasks or any(map(is_suspect, (*claimed, *rows))))
 
     def _has_native_command(self, rows: Sequence[InboundRow]) -> bool:
         return self._native_commands and any(row.trigger and raw_command(row) is not None for row in rows)
@@ -132,7 +138,8 @@ class Intake:
 
     def _settle_script(self, row: InboundRow, outcome: Outcome) -> None:
         if outcome.task is None:
-            self._ledger.commit(Change(completed=[row.id]), self._turns.current())
+            end = TaskEnd(row.id, "failed", "script", outcome.error) if outcome.error else TaskEnd(row.id, "not_woken")
+            self._ledger.commit(Change(completed=[row.id], ends=[end]), self._turns.current())
             return
         with self._inbound.open() as reader:
             destinations = reader.destinations()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent_runner import faults, log
 from agent_runner.clock import now_iso
 from agent_runner.outbound import REPLYING_TO, Outbound
-from agent_runner.rows import OutboundRow
+from agent_runner.rows import OutboundRow, TaskEnd
 from agent_runner.toolstate import RunningTool
 from agent_runner.turns import Batch
 
@@ -22,7 +22,8 @@ _LEGACY_CONTINUATION = "sdk_session_id"
 class Change(NamedTuple):
     """What one transaction writes. `completed`, `failed`, `claimed` and `released` are ids of inbound rows.
 
-    `continuation` None leaves the stored one, `forget` removes it.
+    `tasks` are those of the claimed that are scheduled tasks, `ends` how such tasks ended. `continuation` None leaves
+    the stored one, `forget` removes it.
     """
 
     rows: Sequence[OutboundRow] = ()
@@ -30,6 +31,8 @@ class Change(NamedTuple):
     failed: Sequence[str] = ()
     claimed: Sequence[str] = ()
     released: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    ends: Sequence[TaskEnd] = ()
     continuation: str | None = None
     forget: bool = False
 
@@ -75,6 +78,8 @@ class Ledger:
             self._outbound.acknowledge(change.completed, "completed")
             self._outbound.acknowledge(change.failed, "failed")
             self._outbound.release(change.released)
+            self._outbound.report_claims(change.tasks)
+            self._outbound.report_ends(change.ends)
             if continuation != self.continuation:
                 self._outbound.set_state(self._key, continuation)
             if replying_to != self._replying_to:

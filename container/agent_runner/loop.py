@@ -71,6 +71,7 @@ class Runner:
             self._post,
             workspace.agent_dir,
             backoff or Backoff(),
+            config.host_answers,
         )
         self._intake = Intake(
             config,

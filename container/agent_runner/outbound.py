@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from agent_runner.clock import now_iso
 from agent_runner.inbound import Inbound
-from agent_runner.rows import OutboundRow
+from agent_runner.rows import OutboundRow, TaskEnd
 from agent_runner.sql import SQL, connect, schema
 
 # The key under which the runner tells tool processes which message the running turn answers.
@@ -73,6 +73,16 @@ class Outbound:
     def acknowledge(self, ids: Iterable[str], status: str) -> None:
         """Set the ack of these inbound rows to `processing`, `completed` or `failed`."""
         self._db.executemany(SQL["set_ack"], [(row_id, status) for row_id in ids])
+
+    def report_claims(self, ids: Iterable[str]) -> None:
+        """Note when rows of scheduled tasks were claimed, and forget what an earlier try at them said."""
+        now = now_iso()
+        self._db.executemany(SQL["report_claim"], [{"id": row_id, "now": now} for row_id in ids])
+
+    def report_ends(self, ends: Iterable[TaskEnd]) -> None:
+        """Note how runs of scheduled tasks ended."""
+        now = now_iso()
+        self._db.executemany(SQL["report_end"], [{**end._asdict(), "now": now} for end in ends])
 
     def release(self, ids: Iterable[str]) -> None:
         """Give claims back: the rows are pending again."""

@@ -96,3 +96,24 @@ ON CONFLICT (id) DO UPDATE SET current_tool = excluded.current_tool,
 -- name: forget_tool
 UPDATE container_state SET current_tool = NULL, tool_declared_timeout_ms = NULL, tool_started_at = NULL, updated_at = ?
  WHERE current_tool IS NOT NULL OR tool_declared_timeout_ms IS NOT NULL OR tool_started_at IS NOT NULL;
+
+-- Times of a report carry milliseconds: the host measures by them how late a run began.
+-- name: report_claim
+INSERT INTO task_reports (message_id, claimed_at) VALUES (:id, :now)
+ON CONFLICT (message_id) DO UPDATE SET claimed_at = excluded.claimed_at, ended_at = NULL, outcome = NULL,
+  error_class = NULL, error = NULL, result = NULL;
+
+-- name: report_end
+INSERT INTO task_reports (message_id, ended_at, outcome, error_class, error, result)
+VALUES (:id, :now, :outcome, :error_class, :error, :result)
+ON CONFLICT (message_id) DO UPDATE SET ended_at = excluded.ended_at, outcome = excluded.outcome,
+  error_class = excluded.error_class, error = excluded.error, result = excluded.result;
+
+-- One row per series, its newest.
+-- name: tasks
+SELECT coalesce(series_id, id), status, process_after, recurrence, content, max(coalesce(seq, -1))
+  FROM messages_in WHERE kind = 'task' AND status IN (SELECT value FROM json_each(?))
+ GROUP BY coalesce(series_id, id) ORDER BY process_after, seq;
+
+-- name: answer
+SELECT content FROM messages_in WHERE id = ? AND kind = 'system';

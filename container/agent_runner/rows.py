@@ -40,6 +40,21 @@ class InboundRow(NamedTuple):
     content: str
     tries: int = 0
 
+    @property
+    def is_task(self) -> bool:
+        """Whether this is an occurrence of a scheduled task."""
+        return self.kind == "task"
+
+
+class TaskEnd(NamedTuple):
+    """How a run of a scheduled task ended, for the host: `succeeded`, `failed` or `not_woken`."""
+
+    id: str
+    outcome: str
+    error_class: str | None = None
+    error: str | None = None
+    result: str | None = None
+
 
 class OutboundRow(NamedTuple):
     """A row of `messages_out` that is about to be written; it gets its seq when it is."""

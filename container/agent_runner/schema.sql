@@ -33,3 +33,14 @@ CREATE TABLE IF NOT EXISTS container_state (
   tool_started_at          TEXT,
   updated_at               TEXT NOT NULL
 );
+
+-- What became of scheduled tasks, beyond what an ack can say; ours, so other hosts pass it over.
+CREATE TABLE IF NOT EXISTS task_reports (
+  message_id  TEXT PRIMARY KEY,
+  claimed_at  TEXT,
+  ended_at    TEXT,
+  outcome     TEXT,
+  error_class TEXT,
+  error       TEXT,
+  result      TEXT
+);

@@ -2,8 +2,8 @@
 
 A `task` row may carry `script`, a bash text. It runs with a time limit; the last line of its output must be a JSON
 object with a boolean `wakeAgent`. True: the task is prompted, with `data` as its script output. Anything else, and
-any failure: the task is skipped, which acknowledges it, so that a series goes on. Scripts run one after the other
-beside the loop, which meanwhile serves everything else.
+any failure: the task is skipped, which acknowledges it, so that a series goes on; a failure is reported as one. Scripts
+run one after the other beside the loop, which meanwhile serves everything else.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _LOOK_S = 0.02
 
 
 class Outcome(NamedTuple):
-    """The task to prompt, with its script's output, or None when it is skipped."""
+    """The task to prompt, with its script's output, or None when it is skipped; `error` is how the script failed."""
 
     task: InboundRow | None
+    error: str | None = None
 
 
 def script_of(row: InboundRow) -> str | None:
@@ -45,13 +46,35 @@ def decide(row: InboundRow, output: str) -> Outcome:
         answer = parse_json(lines[-1]) if lines else None
     except (ValueError, RecursionError):
         answer = None
-    if field(answer, "wakeAgent") is not True:
+    if field(answer, "wakeAgent") is False:
         return Outcome(None)
+    if field(answer, "wakeAgent") is not True:
+        return Outcome(None, _no_answer(lines[-1] if lines else ""))
     content = parse_content(row.content)
     try:
         return Outcome(row._replace(content=to_json({**content, "scriptOutput": field(answer, "data")})))
     except RecursionError:  # read at the last level that can be read, and one more is too much to write
-        return Outcome(None)
+        return Outcome(None, "Its data is nested too deeply.")
+
+
+def _no_answer(last: str) -> str:
+    if not last.strip():
+        return "The script wrote nothing; its last line must be JSON with a boolean wakeAgent."
+    return f"The last line of the script is not JSON with a boolean wakeAgent: {last[:200]}"
+
+
+_FAILURES = {
+    "timeout": "The script ran longer than {limit:g} s.",
+    "too_much_output": "The script wrote more than 1 MiB.",
+    "stopped": "The script was stopped.",
+}
+
+
+def _failure(end: int | str, errors: str, limit_s: float) -> str:
+    said = f" It said: {errors.strip()[-_LOGGED_CHARS:]}" if errors.strip() else ""
+    if isinstance(end, int):
+        return f"The script exited with {end}.{said}"
+    return _FAILURES[end].format(limit=limit_s) + said
 
 
 class ScriptRunner:
@@ -93,9 +116,10 @@ class ScriptRunner:
                 end = self._execute(file.name, output, errors)
             except OSError as error:
                 log.error("task_script_failed", id=row.id, error=error)
-                return Outcome(None)
-            log.debug("task_script_stderr", id=row.id, text=_read(errors)[:_LOGGED_CHARS])
-            outcome = decide(row, _read(output)) if end == 0 else Outcome(None)
+                return Outcome(None, f"The script cannot be run: {error}")
+            said = _read(errors)
+            log.debug("task_script_stderr", id=row.id, text=said[:_LOGGED_CHARS])
+            outcome = decide(row, _read(output)) if end == 0 else Outcome(None, _failure(end, said, self._timeout_s))
         log.info("task_script", id=row.id, end=end, wakes=outcome.task is not None)
         return outcome
 

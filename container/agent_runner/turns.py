@@ -40,6 +40,11 @@ class Batch:
         return [row for row in self.rows if row.trigger]
 
     @property
+    def tasks(self) -> list[str]:
+        """The ids of the scheduled tasks among its rows: one at most, and then there is nothing else."""
+        return [row.id for row in self.rows if row.is_task]
+
+    @property
     def reply_to(self) -> str:
         """The message this batch answers, as tools report it."""
         return (self.triggers or self.rows)[0].id

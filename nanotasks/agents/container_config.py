@@ -66,6 +66,8 @@ def document(
         "maxMessagesPerPrompt": config.max_messages_per_prompt or settings.max_messages_per_prompt,
         "model": config.model,
         "effort": config.effort,
+        # Ours: this host answers what is asked about scheduled tasks (`schedule/actions.py`).
+        "hostAnswers": True,
     }
     return {name: value for name, value in content.items() if value is not None}
 

@@ -26,6 +26,7 @@ from nanotasks.central.deliveries import Delivery
 from nanotasks.central.destinations import Destination
 from nanotasks.central.events import InboundRoute
 from nanotasks.central.hosts import HostFile, Instance
+from nanotasks.central.series import TaskRun, TaskSeries
 from nanotasks.central.sessions import AgentSession
 from nanotasks.central.users import Member, UserDm, UserRole
 from nanotasks.errors import ConflictError
@@ -50,6 +51,7 @@ def of_group(group_id: str) -> list[Kind]:
     return [
         Kind("sessions", AgentSession, AgentSession.agent_group_id == group_id, _text(AgentSession.id), "sessions"),
         Kind("wirings", Wiring, Wiring.agent_group_id == group_id, _text(Wiring.id), "wirings"),
+        Kind("tasks", TaskSeries, TaskSeries.agent_group_id == group_id, _text(TaskSeries.id)),
         Kind("roles", UserRole, UserRole.agent_group_id == group_id, _text(UserRole.id), "roles"),
         _members(Member.agent_group_id == group_id),
         _destinations(and_(pointing, Destination.agent_group_id != group_id)),
@@ -108,6 +110,8 @@ def of_session(session_id: str) -> list[Kind]:
     return [
         Kind("deliveries", Delivery, Delivery.session_id == session_id, _text(Delivery.id), "deliveries"),
         Kind("routes", InboundRoute, InboundRoute.session_id == session_id, _text(InboundRoute.id)),
+        Kind("runs", TaskRun, TaskRun.session_id == session_id, _text(TaskRun.id)),
+        Kind("tasks", TaskSeries, TaskSeries.session_id == session_id, _text(TaskSeries.id)),
         Kind("instances", Instance, Instance.session_id == session_id, _text(Instance.id)),
         Kind("files", HostFile, HostFile.session_id == session_id, _text(HostFile.path)),
         Kind(

@@ -10,13 +10,13 @@ from typing import Any
 
 from agent_runner import log
 from agent_runner.paths import Workspace
-from agent_runner.tools import send_file, send_message
+from agent_runner.tools import send_file, send_message, tasks
 from agent_runner.tools.contract import Tool, ToolError, ToolResult
 from agent_runner.tools.schema import check
 
 __all__ = ["TOOLS", "Tool", "ToolError", "ToolResult", "call"]
 
-TOOLS: tuple[Tool, ...] = (send_message.TOOL, send_file.TOOL)
+TOOLS: tuple[Tool, ...] = (send_message.TOOL, send_file.TOOL, *tasks.TOOLS)
 
 
 def call(workspace: Workspace, name: str, arguments: Any) -> ToolResult:

@@ -54,6 +54,7 @@ def test_a_plain_group() -> None:
         "assistantName": "Andy",
         "agentGroupId": "ag-1",
         "maxMessagesPerPrompt": 10,
+        "hostAnswers": True,
     }
 
 

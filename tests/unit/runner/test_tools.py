@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from agent_runner import tools
 from agent_runner.outbound import REPLYING_TO
 from agent_runner.paths import Workspace
+from agent_runner.tools import tasks
 from agent_runner.tools.send_file import safe_name
 from agent_runner.tools.server import PROTOCOLS, handle, serve
 from tests.unit.runner.by_hand import FAMILY, WORK, SessionByHand, recorded
 
 RECORDED = recorded("tools")
-OURS = [case for case in RECORDED["cases"] if case["tool"] in ("send_message", "send_file")]
+OURS = [case for case in RECORDED["cases"] if case["tool"] in {tool.name for tool in tools.TOOLS}]
 # A file name given by the model leads out of the outbox in the original; here its last part is used.
 RENAMED = {"../escape.txt": "escape.txt"}
 
@@ -44,8 +45,9 @@ def prepared(tmp_path: Path, state: dict[str, Any]) -> tuple[SessionByHand, Work
 
 
 @pytest.mark.parametrize("case", OURS, ids=lambda c: f"{c['tool']}-{c['state']}-{json.dumps(c['args'])}")
-def test_recorded_calls(tmp_path: Path, case: dict[str, Any]) -> None:
+def test_recorded_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
     """The same answer, the same rows, the same files."""
+    monkeypatch.setattr(tasks, "local_zone", lambda: RECORDED["header"]["tz"])
     state = RECORDED["header"]["states"][case["state"]]
     session, workspace = prepared(tmp_path, state)
     if "in_reply_to" in case:
@@ -58,7 +60,7 @@ def test_recorded_calls(tmp_path: Path, case: dict[str, Any]) -> None:
     result = tools.call(workspace, case["tool"], arguments)
     known = {row["id"] for row in state.get("rows_out", [])}
     new = [row for row in session.sent() if row["id"] not in known]
-    names = {row["id"]: f"<MSG{n}>" for n, row in enumerate(new, 1)}
+    names = {row["id"]: f"<{row['id'].partition('-')[0].upper()}{n}>" for n, row in enumerate(new, 1)}
     expected = case["out"]
 
     def normal(text: str) -> str:
@@ -73,7 +75,14 @@ def test_recorded_calls(tmp_path: Path, case: dict[str, Any]) -> None:
 
     assert normal(result.text) == renamed(expected["text"])
     assert result.is_error == expected["is_error"]
-    got = [{**{k: v for k, v in row.items() if k != "timestamp"}, "id": names[row["id"]]} for row in new]
+    got = [
+        {
+            **{name: value for name, value in row.items() if name != "timestamp"},
+            "id": names[row["id"]],
+            "content": normal(row["content"]),
+        }
+        for row in new
+    ]
     assert got == [{**row, "content": renamed(row["content"])} for row in expected["rows"]]
     outbox = session.workspace / "outbox"
     files = {normal(str(f.relative_to(outbox))): f.read_text() for f in outbox.rglob("*") if f.is_file()}
@@ -226,10 +235,19 @@ def test_the_server_introduces_itself(workspace: Workspace, wanted: str | None, 
 def test_the_tools_are_listed_with_their_schemas(workspace: Workspace) -> None:
     """The recorded arguments, each with a type and a description."""
     listed = rpc(workspace, "tools/list")["result"]["tools"]
-    assert [tool["name"] for tool in listed] == ["send_message", "send_file"]
+    assert [tool["name"] for tool in listed] == [
+        "send_message",
+        "send_file",
+        "schedule_task",
+        "list_tasks",
+        "update_task",
+        "cancel_task",
+        "pause_task",
+        "resume_task",
+    ]
     for tool in listed:
         schema, wanted = tool["inputSchema"], RECORDED["header"]["tool_arguments"][tool["name"]]
-        assert set(schema["properties"]) == set(wanted["properties"])
+        assert set(schema["properties"]) - {"zone", "ownSession"} == set(wanted["properties"])
         assert schema["required"] == wanted["required"]
         assert all({"type", "description"} <= set(p) for p in schema["properties"].values())
 

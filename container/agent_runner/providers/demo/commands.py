@@ -16,6 +16,9 @@ silent - I say nothing
 slow 5 - I answer after five seconds
 tool TEXT - I send it with a tool, before my turn is over
 file notes.txt TEXT - I send a file
+remind 10s TEXT - I say it in ten seconds (s, m, h or d)
+every 15m TEXT, cron 0 9 * * * TEXT - I say it again and again
+tasks, pause ID, resume ID, cancel ID - what is scheduled, and changing it
 count - how many messages I have answered in this conversation
 fail - my provider fails ("fail network 2": twice, then it works)
 crash - I crash in the middle of my turn
@@ -33,6 +36,13 @@ _COMMANDS = tuple(
         ("tool", r"tool\s+(?P<text>.+)"),
         # A dot or a slash in the name tells a file from a sentence that begins with the word.
         ("file", r"file\s+(?P<name>[^\s./]*[./]\S*)\s+(?P<text>.+)"),
+        ("remind", r"remind\s+(?P<number>\d{1,6})\s*(?P<name>[smhd])\s+(?P<text>.+)"),
+        ("every", r"(?P<name>every\s+\d{1,6}\s*[smhdw])\s+(?P<text>.+)"),
+        ("cron", r"cron\s+(?P<name>@\w+|(?:\S+\s+){4}\S+)\s+(?P<text>.+)"),
+        ("tasks", r"tasks"),
+        ("pause", r"pause\s+(?P<name>\S+)"),
+        ("resume", r"resume\s+(?P<name>\S+)"),
+        ("cancel", r"cancel\s+(?P<name>\S+)"),
         ("count", r"count"),
         (
             "fail",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from agent_runner.providers.demo.prompt import Heard, is_notice, read, refusal
 from agent_runner.tools import ToolResult
 
 _TICK_S = 0.5
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _CONTINUATION = "demo-"
 _MESSAGES = {
     RATE_LIMIT: "rate limit exceeded (429)",
@@ -197,6 +199,41 @@ class _Answer(NamedTuple):
             yield from self.send("send_file", {**arguments, "text": "Here is your file."})
         self.blocks.append("Done.")
 
+    def remind(self, command: Command) -> Iterator[Event]:
+        return self._schedule(command.text, _in(command.number * _SECONDS[command.name.lower()]))
+
+    def repeat(self, command: Command) -> Iterator[Event]:
+        """Every so often: the first time after one such span."""
+        number, unit = command.name.lower().removeprefix("every").strip()[:-1], command.name[-1].lower()
+        return self._schedule(command.text, _in(int(number) * _SECONDS[unit]), command.name)
+
+    def cron(self, command: Command) -> Iterator[Event]:
+        """By the clock: the host finds the first time, since the tool wants one."""
+        return self._schedule(command.text, None, command.name)
+
+    def _schedule(self, text: str, at: str | None, recurrence: str | None = None) -> Iterator[Event]:
+        arguments = {"prompt": text, "processAfter": at, "recurrence": recurrence}
+        yield from self._task_tool("schedule_task", arguments)
+
+    def tasks(self, _command: Command) -> Iterator[Event]:
+        return self._task_tool("list_tasks", {})
+
+    def pause(self, command: Command) -> Iterator[Event]:
+        return self._task_tool("pause_task", {"taskId": command.name})
+
+    def resume(self, command: Command) -> Iterator[Event]:
+        return self._task_tool("resume_task", {"taskId": command.name})
+
+    def cancel(self, command: Command) -> Iterator[Event]:
+        return self._task_tool("cancel_task", {"taskId": command.name})
+
+    def _task_tool(self, tool: str, arguments: dict[str, Any]) -> Iterator[Event]:
+        """Call a tool and say what it said."""
+        yield ToolStarted(tool, f"mcp__nanoclaw__{tool}")
+        outcome = self.query.call_tool(tool, arguments)
+        yield ToolEnded(tool)
+        yield from self.say(outcome.text)
+
     def tell_count(self, _command: Command) -> Iterator[Event]:
         return self.say(f"I have answered {self.query.answered} messages in this conversation.")
 
@@ -217,10 +254,23 @@ _ACTS: dict[str, Callable[[_Answer, Command], Iterator[Event]]] = {
     "slow": _Answer.slow,
     "tool": _Answer.tool,
     "file": _Answer.file,
+    "remind": _Answer.remind,
+    "every": _Answer.repeat,
+    "cron": _Answer.cron,
+    "tasks": _Answer.tasks,
+    "pause": _Answer.pause,
+    "resume": _Answer.resume,
+    "cancel": _Answer.cancel,
     "count": _Answer.tell_count,
     "fail": _Answer.fail,
     "crash": _Answer.crash,
 }
+
+
+def _in(seconds: float) -> str:
+    """A time so many seconds from now, as the tools take it."""
+    now = time.time() + seconds
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + "Z"
 
 
 def block(to: str, text: str) -> str:
