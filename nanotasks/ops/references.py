@@ -25,6 +25,7 @@ from nanotasks.central.deliveries import Delivery
 from nanotasks.central.destinations import Destination
 from nanotasks.central.events import InboundEvent
 from nanotasks.central.groups import AgentGroup
+from nanotasks.central.series import TaskRun, TaskSeries
 from nanotasks.central.sessions import AgentSession
 from nanotasks.central.users import Member, User, UserRole
 from nanotasks.errors import NotFoundError, UsageError
@@ -161,6 +162,24 @@ def destination(session: Session, group_text: str, name: str) -> Destination:
 def agent_session(session: Session, text: str) -> AgentSession:
     """The session with this id."""
     return _find(session, text, AgentSession, "session", "sessions", exact=(AgentSession.id == text,))
+
+
+def task(session: Session, text: str) -> TaskSeries:
+    """The scheduled task with this id or name."""
+    return _find(
+        session,
+        text,
+        TaskSeries,
+        "scheduled task",
+        "task",
+        exact=(TaskSeries.id == text, TaskSeries.name == text),
+        names=(TaskSeries.name,),
+    )
+
+
+def run(session: Session, text: str) -> TaskRun:
+    """The run of a scheduled task with this id."""
+    return _find(session, text, TaskRun, "run", "run", exact=(TaskRun.id == text,))
 
 
 def delivery(session: Session, text: str) -> Delivery:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -24,13 +22,13 @@ from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import PermanentError
 from nanotasks.clock import iso, now_ms
 from nanotasks.deliver.actions import Request, register_action
-from nanotasks.domain import recurrence
 from nanotasks.domain.compact_json import dumps
 from nanotasks.domain.timestamps import read_ms
 from nanotasks.errors import InvalidError, NanotasksError, NotFoundError
 from nanotasks.schedule import series as verbs
-from nanotasks.schedule.definition import Definition, Options, kind_of, schedule_of
+from nanotasks.schedule.definition import Definition, Options, kind_of
 from nanotasks.schedule.project import project
+from nanotasks.schedule.times import next_times
 from nanotasks.schedule.zones import zone_of
 from nanotasks.session.inbound import open_inbound
 from nanotasks.session.rows import NewRow
@@ -232,25 +230,11 @@ def _found(session: Session, request: Request) -> list[TaskSeries]:
 
 def _next_text(session: Session, series: TaskSeries) -> str:
     """When the task runs next, three times at most, by the clock of its zone."""
-    planned = session.scalars(
-        select(TaskRun.due_at)
-        .where(TaskRun.series_id == series.id, TaskRun.state == "planned", TaskRun.origin == "schedule")
-        .order_by(TaskRun.due_at)
-    ).all()
-    times = list(planned)
-    if series.state == "active" and series.kind != "once" and series.next_at is not None:
-        times += recurrence.upcoming(schedule_of(series), series.zone, max([series.next_at, *times]), SHOWN)
+    times = next_times(session, series, SHOWN)
     if not times:
         return "Nothing is planned."
-    shown = ", ".join(local_text(at, series.zone) for at in times[:SHOWN])
+    shown = ", ".join(text for _, text in times)
     return f"Next {'run' if len(times) == 1 else 'runs'} ({series.zone}): {shown}"
-
-
-def local_text(at: int, zone: str) -> str:
-    """A moment by the clock of a zone, such as `Mon 2 Mar 2026 09:00`."""
-    local = datetime.fromtimestamp(at / 1000, ZoneInfo(zone))
-    seconds = f":{local.second:02d}" if local.second else ""
-    return f"{local:%a} {local.day} {local:%b %Y %H:%M}{seconds}"
 
 
 def _text(content: Mapping[str, Any], name: str) -> str | None:

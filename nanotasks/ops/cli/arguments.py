@@ -76,6 +76,27 @@ def moment_option(option: str, help: str) -> Any:
     return typer.Option(option, parser=parse, metavar="WHEN", help=f"{help}: 30m, 2h, 3d, or a date and time in UTC.")
 
 
+def future_option(option: str, help: str) -> Any:
+    """An option whose value is a moment to come: a span such as 30m, 2h or 3d from now, or a date and time."""
+
+    def parse(text: str) -> int:
+        now = now_ms()
+        ago = read_moment(text, now)
+        if ago is None:
+            raise UsageError(
+                f"{option} cannot be {text!r}.", fix="Give a span such as 30m, 2h or 3d, or 2031-03-01T12:00:00Z."
+            )
+        # `read_moment` takes a span for an age.
+        return 2 * now - ago if is_span(text) else ago
+
+    return typer.Option(option, parser=parse, metavar="WHEN", help=f"{help}: 30m, 2h, 3d from now, or a time in UTC.")
+
+
+def is_span(text: str) -> bool:
+    """Whether a text is a span of time, such as 30m."""
+    return text.strip()[:1].isdigit() and text.strip()[-1:].lower() in "smhdw"
+
+
 def number_option(option: str, metavar: str, help: str) -> Any:
     """An option whose value is a whole number or `none`."""
 

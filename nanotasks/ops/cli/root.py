@@ -54,6 +54,8 @@ CATALOGUE = (
     Entry("sessions", "Look", "sessions", "Sessions: conversations of the agents.", "session"),
     Entry("intake", "Look", "intake", "Messages on their way in; replay recorded ones."),
     Entry("deliveries", "Look", "deliveries", "Deliveries: messages on their way out.", "delivery"),
+    Entry("tasks", "Look", "task", "Scheduled tasks: make, look, run, pause, backfill.", "task"),
+    Entry("runs", "Look", "run", "Runs of scheduled tasks: what happened, and once more.", "run"),
     Entry("dead", "Look", "dead", "What was given up: look, retry, discard."),
     Entry("settings", "Look", "settings", "List the settings and their values."),
     Entry("db", "Maintain", "db", "Upgrade or check the central database."),

@@ -11,7 +11,7 @@ from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
 from nanotasks.central.users import User
 from nanotasks.clock import iso, now_ms, parse_ms
-from nanotasks.schedule.actions import local_text
+from nanotasks.schedule.times import local_text
 from nanotasks.session.inbound import open_inbound
 from tests.unit.schedule.conftest import DAY, HOUR, Clock, Tasks
 
