@@ -24,6 +24,7 @@ from nanotasks.domain.group_config import JSON_FIELDS, require_valid
 from nanotasks.domain.names import group_folder, is_group_folder
 from nanotasks.errors import ConflictError, InvalidError, NotFoundError
 from nanotasks.ids import new_id
+from nanotasks.people.admin import require_zone
 
 
 def create_group(
@@ -32,6 +33,7 @@ def create_group(
     *,
     folder: str | None = None,
     host_id: str | None = None,
+    timezone: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> AgentGroup:
     """Make an agent group with its configuration; a folder that is not given comes from the name.
@@ -43,6 +45,7 @@ def create_group(
     folder = _free_folder(session, name, folder)
     _require_host(session, host_id)
     group = AgentGroup(id=new_id("ag"), name=name, folder=folder, host_id=host_id, created_at=now_ms())
+    change_group(session, group, {"timezone": timezone})
     session.add(group)
     session.flush()
     session.add(ContainerConfig(agent_group_id=group.id, updated_at=group.created_at, **_stored(config or {})))
@@ -51,10 +54,14 @@ def create_group(
 
 
 def change_group(session: Session, group: AgentGroup, changes: Mapping[str, Any]) -> None:
-    """Change `name` or `host_id`. The folder stays for good: session files and memory live below it."""
+    """Change `name`, `timezone` or `host_id`. The folder stays for good: session files and memory live below it."""
     if "name" in changes:
         _require_name(changes["name"])
         group.name = changes["name"]
+    if "timezone" in changes:
+        if changes["timezone"] is not None:
+            require_zone(changes["timezone"])
+        group.timezone = changes["timezone"]
     if "host_id" in changes and changes["host_id"] != group.host_id:
         _require_host(session, changes["host_id"])
         _require_movable(session, group)

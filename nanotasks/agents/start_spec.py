@@ -34,6 +34,7 @@ from nanotasks.central.sessions import AgentSession
 from nanotasks.runtimes.contract import Limits, Mount, StartSpec
 from nanotasks.runtimes.hardening import HOME
 from nanotasks.runtimes.image import CODE_TARGET, image_name
+from nanotasks.schedule.zones import zone_of
 from nanotasks.session import directories
 from nanotasks.session.layout import SessionFolder
 from nanotasks.settings import Settings
@@ -52,13 +53,15 @@ class StartFacts:
     agent_session: AgentSession
     group: AgentGroup
     config: ContainerConfig
+    zone: str
 
 
-def read_facts(session: Session, session_id: str) -> StartFacts:
+def read_facts(session: Session, settings: Settings, session_id: str) -> StartFacts:
     """The rows of a session that is there; a configuration that is missing is made with defaults."""
     agent_session = session.get_one(AgentSession, session_id)
     group = session.get_one(AgentGroup, agent_session.agent_group_id)
-    return StartFacts(agent_session, group, group_config(session, group))
+    zone = zone_of(session, settings, agent_session)
+    return StartFacts(agent_session, group, group_config(session, group), zone)
 
 
 def prepare(
@@ -115,7 +118,7 @@ def prepare(
         working_dir=AGENT if in_docker else str(agent_folder),
         network=settings.container_network,
         mounts=mounts,
-        environment={"TZ": settings.timezone, **environment, **faults.environment_of_agents()},
+        environment={"TZ": facts.zone, **environment, **faults.environment_of_agents()},
     )
 
 

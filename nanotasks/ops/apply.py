@@ -26,7 +26,7 @@ from nanotasks.errors import InvalidError, NanotasksError
 from nanotasks.ops.export import config_of, fields_of_chat, fields_of_wiring
 from nanotasks.ops.state_file import SECTIONS, Entry, State
 from nanotasks.ops.suggest import did_you_mean
-from nanotasks.people.admin import add_member, create_user, grant_role
+from nanotasks.people.admin import add_member, change_user, create_user, grant_role
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,12 @@ def _group(session: Session, entry: Entry, _plan: Plan) -> _Step:
     config = entry.fields.get("config", {})
     if found is None:
         host = entry.fields.get("host")
-        create_group(session, entry.fields.get("name", folder), folder=folder, host_id=host, config=config)
+        zone = entry.fields.get("timezone")
+        name = entry.fields.get("name", folder)
+        create_group(session, name, folder=folder, host_id=host, timezone=zone, config=config)
         return "create", entry.fields
     own = _differences(
-        {"name": found.name, "host_id": found.host_id},
+        {"name": found.name, "host_id": found.host_id, "timezone": found.timezone},
         {{"host": "host_id"}.get(name, name): value for name, value in entry.fields.items() if name != "config"},
     )
     inner = _differences(config_of(session, found), config)
@@ -162,9 +164,9 @@ def _user(session: Session, entry: Entry, _plan: Plan) -> _Step:
     if found is None:
         create_user(session, user_id, **entry.fields)
         return "create", entry.fields
-    differences = _differences({"display_name": found.display_name}, entry.fields)
-    for name, value in _new(differences).items():
-        setattr(found, name, value)
+    before = {"display_name": found.display_name, "timezone": found.timezone}
+    differences = _differences(before, entry.fields)
+    change_user(found, _new(differences))
     return _updated(differences)
 
 

@@ -32,7 +32,7 @@ def export(session: Session) -> dict[str, list[dict[str, Any]]]:
         "groups": [_group(session, group) for group in session.scalars(select(AgentGroup).order_by(AgentGroup.folder))],
         "chats": [_chat(chat) for chat in session.scalars(select(Chat).order_by(Chat.channel_type, Chat.platform_id))],
         "users": [
-            _without_empty({"user": user.id, "display_name": user.display_name})
+            _without_empty({"user": user.id, "display_name": user.display_name, "timezone": user.timezone})
             for user in session.scalars(select(User).order_by(User.id))
         ],
         "roles": [
@@ -97,7 +97,7 @@ def fields_of_wiring(wiring: Wiring) -> dict[str, Any]:
 def _group(session: Session, group: AgentGroup) -> dict[str, Any]:
     changed = {n: v for n, v in config_of(session, group).items() if v != _CONFIG_DEFAULTS.get(n)}
     # Where it lives is no part of what it is: the file is for other installations too, whose hosts have other ids.
-    row: dict[str, Any] = {"folder": group.folder, "name": group.name}
+    row: dict[str, Any] = _without_empty({"folder": group.folder, "name": group.name, "timezone": group.timezone})
     return row | ({"config": changed} if changed else {})
 
 

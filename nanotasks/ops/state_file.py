@@ -1,8 +1,8 @@
 """The state file: groups, chats, users, roles, members, destinations and wirings as they should be.
 
-    groups:        [{folder, name, host, config: {provider, model, …}}]
+    groups:        [{folder, name, host, timezone, config: {provider, model, …}}]
     chats:         [{chat: channel:platform_id, name, is_group, unknown_sender_policy, denied}]
-    users:         [{user: channel:handle, display_name}]
+    users:         [{user: channel:handle, display_name, timezone}]
     roles:         [{user, role, group}]
     members:       [{user, group}]
     destinations:  [{group, name, chat | agent}]
@@ -107,9 +107,9 @@ def _config(place: Place) -> dict[str, Any]:
 
 SECTIONS: Mapping[str, Section] = {
     "groups": Section(
-        {"folder": _folder, "name": Place.text, "host": Place.text, "config": _config},
+        {"folder": _folder, "name": Place.text, "host": Place.text, "timezone": Place.text, "config": _config},
         ("folder",),
-        nullable=frozenset({"host"}),
+        nullable=frozenset({"host", "timezone"}),
     ),
     "chats": Section(
         {
@@ -122,7 +122,11 @@ SECTIONS: Mapping[str, Section] = {
         ("chat",),
         nullable=frozenset({"name"}),
     ),
-    "users": Section({"user": _place, "display_name": Place.text}, ("user",), nullable=frozenset({"display_name"})),
+    "users": Section(
+        {"user": _place, "display_name": Place.text, "timezone": Place.text},
+        ("user",),
+        nullable=frozenset({"display_name", "timezone"}),
+    ),
     "roles": Section(
         {"user": _place, "role": _words(*ROLES), "group": _folder},
         ("user", "role"),

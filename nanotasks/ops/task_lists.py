@@ -19,8 +19,8 @@ SELECT s.id, s.name, s.state, s.kind, s.expression, s.zone, s.next_at, s.failure
 _RUNS = """
 SELECT r.id, r.series_id AS task, s.name, g.folder AS "group", r.session_id AS session,
        r.scheduled_for AS scheduled_at, r.due_at, r.origin, r.state, r.outcome, r.attempts, s.attempts_max,
-       r.claimed_at, r.finished_at, r.lateness_ms, r.error_class AS class, r.error_text AS error, r.result, r.note, r.inbound_id,
-       s.zone
+       r.claimed_at, r.finished_at, r.lateness_ms, r.error_class AS class, r.error_text AS error, r.result, r.note,
+       r.inbound_id, s.zone
   FROM task_runs r JOIN task_series s ON s.id = r.series_id JOIN agent_groups g ON g.id = s.agent_group_id
 """
 

@@ -6,6 +6,9 @@ command line owns the installation. Roles count in the chats, and for approvals.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -13,11 +16,31 @@ from nanotasks.agents import dependants
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.users import Member, User, UserRole
 from nanotasks.clock import now_ms
+from nanotasks.domain.recurrence import ZoneError, check_zone
 from nanotasks.domain.vocabulary import ROLES
 from nanotasks.errors import ConflictError, InvalidError
 
 
-def create_user(session: Session, user_id: str, *, display_name: str | None = None) -> User:
+def change_user(user: User, changes: Mapping[str, Any]) -> None:
+    """Change `display_name` or `timezone`. Raises `InvalidError` for a zone that is none."""
+    zone = changes.get("timezone")
+    if zone is not None:
+        require_zone(zone)
+    for name, value in changes.items():
+        setattr(user, name, value)
+
+
+def require_zone(name: str) -> None:
+    """Raise `InvalidError` unless this is the name of a time zone."""
+    try:
+        check_zone(name)
+    except ZoneError as error:
+        raise InvalidError(str(error)) from error
+
+
+def create_user(
+    session: Session, user_id: str, *, display_name: str | None = None, timezone: str | None = None
+) -> User:
     """Enter a user as `<channel>:<handle>`, the form in which a channel reports the sender. Raises `ConflictError`."""
     channel, colon, handle = user_id.partition(":")
     if not (channel and colon and handle):
@@ -26,7 +49,8 @@ def create_user(session: Session, user_id: str, *, display_name: str | None = No
         )
     if session.get(User, user_id) is not None:
         raise ConflictError(f"The user {user_id} is there already.")
-    user = User(id=user_id, kind=channel, display_name=display_name, created_at=now_ms())
+    user = User(id=user_id, kind=channel, created_at=now_ms())
+    change_user(user, {"display_name": display_name, "timezone": timezone})
     session.add(user)
     session.flush()
     return user

@@ -67,7 +67,7 @@ def _prepare(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> S
     with open_inbound(folder) as inbound:
         project(here.db, inbound, session_id)
     with here.db.write() as session:
-        rows = start_spec.read_facts(session, session_id)
+        rows = start_spec.read_facts(session, here.settings, session_id)
     extra = allowed_mounts(rows.config.additional_mounts, here.settings)
     spec = start_spec.prepare(rows, here.settings, here.runtime.name, instance_id, epoch, extra)
     clear_heartbeat(folder)

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 app = App(help="Agent groups. One is one agent: a workspace folder, a personality, a configuration.")
 COLUMNS = ("folder", "name", "provider", "host", "id", "created_at")
-NULLABLE = ("provider", "model", "effort", "image_tag", "assistant_name", "max_messages_per_prompt", "host_id")
+NULLABLE = (
+    "provider",
+    "model",
+    "effort",
+    "image_tag",
+    "assistant_name",
+    "max_messages_per_prompt",
+    "host_id",
+    "timezone",
+)
 
 Provider = Annotated[str | None, typer.Option("--provider", metavar="NAME", help="Who thinks; none: the setting.")]
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model of the provider, or none.")]
@@ -38,6 +47,11 @@ Mounts = Annotated[
 ]
 HostId = Annotated[
     str | None, typer.Option("--host", metavar="HOST", help="The host it lives on; none: the first that needs it.")
+]
+
+Zone = Annotated[
+    str | None,
+    typer.Option("--timezone", metavar="ZONE", help="IANA zone of its prompts and schedules, where a user has none."),
 ]
 
 
@@ -93,6 +107,7 @@ def create_group(
     packages_npm: Npm = None,
     additional_mounts: Mounts = None,
     host: HostId = None,
+    timezone: Zone = None,
 ) -> None:
     """Make an agent group. Wire it to a chat next: `nanotasks wirings create CHAT GROUP`."""
     from nanotasks.agents.groups import create_group as create
@@ -101,7 +116,7 @@ def create_group(
 
     config = _config(locals())
     with writing() as tx:
-        group = create(tx.session, name, folder=folder, host_id=host, config=config)
+        group = create(tx.session, name, folder=folder, host_id=host, timezone=timezone, config=config)
         tx.audit("groups.create", group.id, {"name": group.name, "folder": group.folder, **config})
         row = view(group, group_config(tx.session, group))
     wanted = normalize_name(name)
@@ -126,6 +141,7 @@ def update_group(
     packages_npm: Npm = None,
     additional_mounts: Mounts = None,
     host: HostId = None,
+    timezone: Zone = None,
 ) -> None:
     """Change an agent group. A running agent sees its new configuration when it is started next.
 
@@ -135,7 +151,7 @@ def update_group(
     from nanotasks.ops import references
 
     config = _config(locals())
-    changes = given({"name": name, "host_id": host}, NULLABLE)
+    changes = given({"name": name, "host_id": host, "timezone": timezone}, NULLABLE)
     require_some(config | changes, "--name Andy or --model none")
     with writing() as tx:
         found = references.group(tx.session, group)
@@ -178,6 +194,7 @@ def view(group: AgentGroup, config: ContainerConfig | None) -> dict[str, Any]:
         "folder": group.folder,
         "provider": fields.get("provider"),
         "host": group.host_id,
+        "timezone": group.timezone,
         "epoch": group.epoch,
         "created_at": group.created_at,
         "config": fields,

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 app = App(help="Users. One is a person on one channel: channel:handle, such as file:alice.")
 COLUMNS = ("id", "display_name", "channel", "created_at")
 
+NULLABLE = ("display_name", "timezone")
+
 DisplayName = Annotated[str | None, typer.Option("--display-name", metavar="NAME", help="The person's name, or none.")]
+
+Zone = Annotated[
+    str | None, typer.Option("--timezone", metavar="ZONE", help="IANA zone for what they schedule, or none.")
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -67,11 +73,12 @@ def show_user(user: UserRef) -> None:
 def create_user(
     user: Annotated[str, typer.Argument(metavar="CHANNEL:HANDLE", help="As the channel reports the sender.")],
     display_name: DisplayName = None,
+    timezone: Zone = None,
 ) -> None:
     """Enter a user, so that roles and memberships can be given before they write."""
     from nanotasks.people.admin import create_user as create
 
-    fields = given({"display_name": display_name}, ["display_name"])
+    fields = given({"display_name": display_name, "timezone": timezone}, NULLABLE)
     with writing() as tx:
         made = create(tx.session, user, **fields)
         tx.audit("users.create", made.id, fields)
@@ -80,15 +87,16 @@ def create_user(
 
 
 @app.command("update")
-def update_user(user: UserRef, display_name: DisplayName = None) -> None:
-    """Change a user's name. The word none empties it."""
+def update_user(user: UserRef, display_name: DisplayName = None, timezone: Zone = None) -> None:
+    """Change a user's name or time zone. The word none empties either."""
     from nanotasks.ops import references
+    from nanotasks.people.admin import change_user
 
-    changes = given({"display_name": display_name}, ["display_name"])
+    changes = given({"display_name": display_name, "timezone": timezone}, NULLABLE)
     require_some(changes, "--display-name Alice")
     with writing() as tx:
         found = references.user(tx.session, user)
-        found.display_name = changes["display_name"]
+        change_user(found, changes)
         tx.audit("users.update", found.id, changes)
         row = view(found)
     show_result(row, "id", f"Changed the user {row['id']}.")
@@ -109,4 +117,10 @@ def delete_user(user: UserRef, cascade: Cascade = False) -> None:
 
 def view(user: User) -> dict[str, Any]:
     """A user as it is printed."""
-    return {"id": user.id, "channel": user.kind, "display_name": user.display_name, "created_at": user.created_at}
+    return {
+        "id": user.id,
+        "channel": user.kind,
+        "display_name": user.display_name,
+        "timezone": user.timezone,
+        "created_at": user.created_at,
+    }
