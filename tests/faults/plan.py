@@ -14,6 +14,9 @@ _BEFORE = {
     "turn.after_recover": "turn.after_claim",
 }
 _WITH_CRASH = ("bury.", "exit.")
+# Reached by scheduled tasks only: `test_scheduled_tasks.py`.
+OF_SCHEDULE = "schedule."
+_POINTS = [point for point in POINTS if not point.startswith(OF_SCHEDULE)]
 # Where an error is as likely as a death.
 _FAILING = ("central.begin", "central.commit", "inbound.commit", "append.before_commit", "turn.before_end")
 
@@ -32,14 +35,14 @@ class Case:
 
 def killed_once() -> Iterator[Case]:
     """A kill -9 at each point."""
-    for point in POINTS:
+    for point in _POINTS:
         before = f"{_BEFORE[point]}:1:kill9," if point in _BEFORE else ""
         yield Case(f"{before}{point}:1:kill9", crash=point.startswith(_WITH_CRASH))
 
 
 def killed_twice() -> Iterator[Case]:
     """A kill -9 at each point, and again when the recovery comes by it."""
-    for point in POINTS:
+    for point in _POINTS:
         before = f"{_BEFORE[point]}:1:kill9," if point in _BEFORE else ""
         yield Case(f"{before}{point}:1:kill9,{point}:2:kill9", crash=point.startswith(_WITH_CRASH))
 
