@@ -29,7 +29,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 NEEDS_UP = "<!-- needs: up -->"
 
 # What only looks may be repeated until it shows what is awaited: work goes on behind it.
-LOOKS = re.compile(r"(cat|tail|ls) [^>]*$|nanotasks (status|export|\w+ (list|show))\b")
+LOOKS = re.compile(r"(cat|tail|ls) [^>]*$|nanotasks (status|export|\w+ (list|show|history))\b")
 PATIENCE_S = 20.0
 
 
