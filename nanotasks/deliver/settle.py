@@ -117,6 +117,7 @@ def settle(around: Round, entry: Entry) -> Settled:
         ended = connection.execute(_ENDED, {"of_session": session_id}).all()
         routes = connection.execute(_UNFINISHED_ROUTES, {"of_session": session_id}).all()
     notices = notices_of(around, [row for row in ended if row.state == "dead"])
+    waking = any(notice.trigger for notice in notices)
     if not around.session.folder.inbound_db.exists():
         # Somebody spoke in the agent's place before the first message came.
         around.session.folder.create()
@@ -128,7 +129,8 @@ def settle(around: Round, entry: Entry) -> Settled:
         tasks = entry.taken([one for one in acks or {} if open_rows.get(one) == "task"], acks or {})
         due = followed = None
         if ended or done or tasks:
-            with announced(around.db, inbound, session_id) if notices else inbound.transaction():
+            # A notice that wakes nobody makes nothing due, and nobody would take that back while the agent lives.
+            with announced(around.db, inbound, session_id) if waking else inbound.transaction():
                 if tasks:
                     followed = follow(around.db, around.settings, session_id, inbound, tasks)
                 inbound.record_deliveries(_told(row) for row in ended)
@@ -156,7 +158,7 @@ def settle(around: Round, entry: Entry) -> Settled:
     faults.point("settle.after_record")
     if gone:
         signals += _append_again(around, gone)
-    if any(notice.trigger for notice in notices):
+    if waking:
         signals.append(("wake", session_id, around.session.host_id))
     return Settled(signals, more=acks is None or len(ended) == BATCH)
 

@@ -71,7 +71,10 @@ _LEFT_OVER = {
     ),
     "I2 an outcome is not told": "SELECT id AS what FROM deliveries WHERE projected_at IS NULL",
     "I9 a lease is held": "SELECT name AS what FROM leases WHERE owner IS NOT NULL",
-    "I9 a session is due": "SELECT id AS what FROM sessions WHERE next_due_at IS NOT NULL",
+    "I9 a session is due": (
+        "SELECT id || ' ' || next_due_at || ' v' || due_version || ' ' || container_status AS what FROM sessions"
+        " WHERE next_due_at IS NOT NULL"
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import select, text
 
 from nanotasks.central import Database, meta
@@ -64,7 +64,7 @@ _PASSES = 150
 _TEXTS = ("hello", "hello", "hello bert", "hello bert", POISON)
 
 Numbers = st.integers(0, 9)
-Faults = st.one_of(st.none(), st.tuples(Numbers, st.integers(1, 3), st.booleans()))
+Faults = st.one_of(st.none(), st.tuples(st.integers(0, 29), st.sampled_from((1, 1, 2, 3)), st.booleans()))
 Drawn = tuple[int, int, bool] | None
 
 
@@ -73,6 +73,34 @@ def _fault(of: str, drawn: Drawn) -> Fault | None:
         return None
     points = (*_POINTS.get(of, ()), *_ANYWHERE)
     return Fault(points[drawn[0] % len(points)], drawn[1], drawn[2])
+
+
+def step(
+    *, weight: int = 1, when: Callable[[Any], Any] = lambda _machine: True, **arguments: st.SearchStrategy[Any]
+) -> Callable[[Step], Step]:
+    """Something that may happen, `weight` times as often as others and only `when` it can.
+
+    Not a rule of Hypothesis: from these it would take a few for each run, and leave the others out. Then next to no
+    run has all that it takes from a message to its reply.
+    """
+
+    def register(function: Step) -> Step:
+        def possibly(machine: Any, **drawn: Any) -> None:
+            if when(machine):
+                function(machine, **drawn)
+
+        _STEPS[function.__name__] = possibly
+        _ARGUMENTS[function.__name__] = st.fixed_dictionaries(arguments)
+        _NAMES.extend([function.__name__] * weight)
+        return function
+
+    return register
+
+
+Step = Callable[..., None]
+_STEPS: dict[str, Step] = {}
+_ARGUMENTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {}
+_NAMES: list[str] = []
 
 
 class Machine(RuleBasedStateMachine):
@@ -107,14 +135,55 @@ class Machine(RuleBasedStateMachine):
             agent.say("something", *CHATS[1])
             self._notice(agent)
 
+    # Signals and sweeps
+
+    @step(weight=6, when=lambda self: self.bells.rung, which=Numbers, worker=Numbers, twice=st.booleans(), fault=Faults)
+    def a_signal_is_heard(self, which: int, worker: int, twice: bool, fault: Drawn) -> None:
+        signal = self.bells.rung[which % len(self.bells.rung)]
+        if not twice:
+            self.bells.rung.remove(signal)
+        self._answer(signal, worker, fault)
+
+    @step(weight=2, when=lambda self: self.bells.rung, worker=Numbers, count=st.integers(2, 6))
+    def several_signals_are_heard(self, worker: int, count: int) -> None:
+        for _ in range(count):
+            if self.bells.rung:
+                self._answer(self.bells.rung.pop(0), worker, None)
+
+    @step(weight=4, seconds=st.sampled_from((2, 6, 31)), worker=Numbers, count=st.integers(1, 6), fault=Faults)
+    def what_is_due_is_done(self, seconds: float, worker: int, count: int, fault: Drawn) -> None:
+        self.stand.clock.advance(seconds)
+        for host in self._home.hosts:
+            self._sweep(self._some(worker, host), "alarm", None)
+        for _ in range(min(count, len(self.bells.rung))):
+            self._answer(self.bells.rung.pop(), worker, fault)
+
+    @step(when=lambda self: self.bells.rung)
+    def all_signals_are_lost(self) -> None:
+        self.bells.rung.clear()
+
+    @step(weight=3, worker=Numbers, which=st.sampled_from(tasks.SWEEPS), fault=Faults)
+    def a_sweep_passes(self, worker: int, which: str, fault: Drawn) -> None:
+        self._sweep(self._some(worker), which, fault)
+
+    def _answer(self, signal: tasks.Signal, number: int, fault: Drawn) -> None:
+        host = tasks.host_of(signal)
+        worker = self._some(number, host)
+        if worker is not None:
+            with self._acting(worker, signal[0], fault):
+                tasks.answer(worker, signal, self.bells)
+
+    def _sweep(self, worker: Worker, which: str, fault: Drawn) -> None:
+        with self._acting(worker, "sweep", fault):
+            tasks.sweep(worker, which, self.bells)
+
     # Messages come in
 
-    @rule(worker=Numbers, chat=Numbers, to=st.sampled_from(_TEXTS), fault=Faults)
+    @step(weight=2, worker=Numbers, chat=Numbers, to=st.sampled_from(_TEXTS), fault=Faults)
     def somebody_writes(self, worker: int, chat: int, to: str, fault: Drawn) -> None:
         self._say(self._some(worker), chat, to, fault)
 
-    @precondition(lambda self: self.said)
-    @rule(worker=Numbers, which=Numbers)
+    @step(when=lambda self: self.said, worker=Numbers, which=Numbers)
     def the_platform_sends_again(self, worker: int, which: int) -> None:
         self._accept(self._some(worker), self.said[which % len(self.said)], None)
 
@@ -135,47 +204,9 @@ class Machine(RuleBasedStateMachine):
             assert known == outcome.event_id, f"I1 {message.message_id} was accepted twice, as {known} and {outcome}"
             self.bells.ring("route", message.address.channel_type, message.address.platform_id)
 
-    # Signals and sweeps
-
-    @precondition(lambda self: self.bells.rung)
-    @rule(which=Numbers, worker=Numbers, twice=st.booleans(), fault=Faults)
-    def a_signal_is_heard(self, which: int, worker: int, twice: bool, fault: Drawn) -> None:
-        signal = self.bells.rung[which % len(self.bells.rung)]
-        if not twice:
-            self.bells.rung.remove(signal)
-        self._answer(signal, worker, fault)
-
-    @precondition(lambda self: self.bells.rung)
-    @rule(worker=Numbers, count=st.integers(2, 6))
-    def all_goes_well_for_a_while(self, worker: int, count: int) -> None:
-        for _ in range(count):
-            if self.bells.rung:
-                self._answer(self.bells.rung.pop(0), worker, None)
-
-    @precondition(lambda self: self.bells.rung)
-    @rule()
-    def all_signals_are_lost(self) -> None:
-        self.bells.rung.clear()
-
-    @rule(worker=Numbers, which=st.sampled_from(tasks.SWEEPS), fault=Faults)
-    def a_sweep_passes(self, worker: int, which: str, fault: Drawn) -> None:
-        self._sweep(self._some(worker), which, fault)
-
-    def _answer(self, signal: tasks.Signal, number: int, fault: Drawn) -> None:
-        host = tasks.host_of(signal)
-        worker = self._some(number, host)
-        if worker is not None:
-            with self._acting(worker, signal[0], fault):
-                tasks.answer(worker, signal, self.bells)
-
-    def _sweep(self, worker: Worker, which: str, fault: Drawn) -> None:
-        with self._acting(worker, "sweep", fault):
-            tasks.sweep(worker, which, self.bells)
-
     # Agents
 
-    @precondition(lambda self: self._agents())
-    @rule(which=Numbers, how=st.sampled_from(("answer", "answer", "answer", "silent", "failed")), claims=st.booleans())
+    @step(weight=3, when=lambda self: self._agents(), which=Numbers, how=st.sampled_from(("answer", "answer", "answer", "silent", "failed")), claims=st.booleans())
     def an_agent_takes_a_turn(self, which: int, how: str, claims: bool) -> None:
         agent = self._agent(which)
         if claims:
@@ -183,39 +214,54 @@ class Machine(RuleBasedStateMachine):
         if agent.finish(how):
             self._notice(agent)
 
-    @precondition(lambda self: self._agents())
-    @rule(which=Numbers)
+    @step(
+        weight=6,
+        when=lambda self: self._agents(),
+        which=Numbers,
+        worker=Numbers,
+        to=Numbers,
+        ends=st.lists(st.sampled_from(ENDS), max_size=3),
+        fault=Faults,
+    )
+    def an_agent_is_heard(self, which: int, worker: int, to: int, ends: list[str], fault: Drawn) -> None:
+        """It answers what there is, says two things more, and a worker delivers that at once."""
+        agent = self._agent(which)
+        agent.claim()
+        agent.finish("answer")
+        agent.say("one", *CHATS[to % len(CHATS)])
+        agent.say("two", *CHATS[to % len(CHATS)])
+        self._home.platform.script[:] = ends
+        session_id = agent.running.session_id
+        self._answer(("deliver", session_id, self._host_of(session_id)), worker, fault)
+
+    @step(when=lambda self: self._agents(), which=Numbers)
     def an_agent_begins_a_turn(self, which: int) -> None:
         self._agent(which).claim()
 
-    @precondition(lambda self: self._agents())
-    @rule(which=Numbers, to=Numbers, count=st.integers(1, 3))
+    @step(weight=2, when=lambda self: self._agents(), which=Numbers, to=Numbers, count=st.integers(1, 3))
     def an_agent_speaks(self, which: int, to: int, count: int) -> None:
         agent = self._agent(which)
         for number in range(count):
             agent.say(f"something {number}", *CHATS[to % len(CHATS)])
         self._notice(agent)
 
-    @precondition(lambda self: self._agents())
-    @rule(which=Numbers)
+    @step(when=lambda self: self._agents(), which=Numbers)
     def an_agent_crashes(self, which: int) -> None:
         session_id = self._agent(which).running.session_id
         self._daemon_of(session_id).crash(session_id)
 
-    @precondition(lambda self: any(daemon.exits for daemon in self._home.daemons.values()))
-    @rule(worker=Numbers, fault=Faults)
+    @step(when=lambda self: any(daemon.exits for daemon in self._home.daemons.values()), worker=Numbers, fault=Faults)
     def an_exit_is_noticed(self, worker: int, fault: Drawn) -> None:
         self._notice_exits(worker, fault)
 
-    @precondition(lambda self: self._agents())
-    @rule(which=Numbers, worker=Numbers, at_fault=st.booleans(), fault=Faults)
+    @step(when=lambda self: self._agents(), which=Numbers, worker=Numbers, at_fault=st.booleans(), fault=Faults)
     def an_agent_is_stopped(self, which: int, worker: int, at_fault: bool, fault: Drawn) -> None:
         session_id = self._agent(which).running.session_id
         one = self._some(worker, self._host_of(session_id))
         with self._acting(one, "stop", fault):
             self.bells.ring_all(wake.stop(one.here, session_id, "for a test", wait_s=0, at_fault=at_fault).rings)
 
-    @rule(host=Numbers)
+    @step(host=Numbers)
     def the_next_start_fails(self, host: int) -> None:
         self._home.daemons[self._home.hosts[host % len(self._home.hosts)]].refuses += 1
 
@@ -233,12 +279,11 @@ class Machine(RuleBasedStateMachine):
 
     # Sends
 
-    @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=4))
+    @step(weight=3, ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=4))
     def the_platform_will_answer(self, ends: list[str]) -> None:
         self._home.platform.script[:] = ends
 
-    @precondition(lambda self: self._lanes())
-    @rule(which=Numbers, worker=Numbers, later=st.booleans())
+    @step(weight=2, when=lambda self: self._lanes(), which=Numbers, worker=Numbers, later=st.booleans())
     def a_send_begins(self, which: int, worker: int, later: bool) -> None:
         """A worker claims a lane's head, or what is to be tried again there, and is slow about it."""
         lanes_now = self._lanes()
@@ -253,8 +298,7 @@ class Machine(RuleBasedStateMachine):
         if claim is not None:
             self.sends.append((one, claim))
 
-    @precondition(lambda self: self.sends)
-    @rule(which=Numbers, how=st.sampled_from(ENDS), go_on=st.booleans())
+    @step(weight=3, when=lambda self: self.sends, which=Numbers, how=st.sampled_from(ENDS), go_on=st.booleans())
     def a_send_ends(self, which: int, how: str, go_on: bool) -> None:
         """It is recorded if it is still the worker's to record, and changes nothing if it is not."""
         worker, claim = self.sends.pop(which % len(self.sends))
@@ -284,12 +328,12 @@ class Machine(RuleBasedStateMachine):
 
     # Deaths and time
 
-    @rule(worker=Numbers)
+    @step(worker=Numbers)
     def a_worker_dies(self, worker: int) -> None:
         self._some(worker).die()
         self._bury()
 
-    @rule(seconds=st.sampled_from((0.5, 2, 6, 6, 31, 36, 70)), beats=st.booleans())
+    @step(weight=3, seconds=st.sampled_from((0.5, 2, 6, 6, 31, 36, 70)), beats=st.booleans())
     def time_passes(self, seconds: float, beats: bool) -> None:
         self.stand.clock.advance(seconds)
         for agent in self._agents() if beats else ():
@@ -297,14 +341,13 @@ class Machine(RuleBasedStateMachine):
 
     # Leases
 
-    @rule(worker=Numbers, name=st.sampled_from(("one", "two")), ttl_s=st.sampled_from((5, 30)))
+    @step(weight=2, worker=Numbers, name=st.sampled_from(("one", "two")), ttl_s=st.sampled_from((5, 30)))
     def a_lease_is_taken(self, worker: int, name: str, ttl_s: int) -> None:
         one = self._some(worker)
         with self._acting(one, "", None):
             self.claims.take(one, name, ttl_s)
 
-    @precondition(lambda self: self.claims.held)
-    @rule(which=Numbers, verb=st.sampled_from(("renew", "release")))
+    @step(weight=2, when=lambda self: self.claims.held, which=Numbers, verb=st.sampled_from(("renew", "release")))
     def a_lease_is_kept_or_given_back(self, which: int, verb: str) -> None:
         claimed = self.claims.held[which % len(self.claims.held)]
         with self._acting(claimed.worker, "", None):
@@ -315,7 +358,7 @@ class Machine(RuleBasedStateMachine):
 
     # Operators
 
-    @rule(worker=Numbers, which=Numbers, verb=st.sampled_from(("retry", "retry", "discard")))
+    @step(worker=Numbers, which=Numbers, verb=st.sampled_from(("retry", "retry", "discard")))
     def an_operator_looks_at_the_dead(self, worker: int, which: int, verb: str) -> None:
         one = self._some(worker)
         with self._acting(one, "", None), one.db.write() as session:
@@ -323,8 +366,7 @@ class Machine(RuleBasedStateMachine):
             if found:
                 self._settle(session, found[which % len(found)], verb)
 
-    @precondition(lambda self: self._lanes())
-    @rule(worker=Numbers, which=Numbers, verb=st.sampled_from(("retry", "discard")))
+    @step(weight=2, when=lambda self: self._lanes(), worker=Numbers, which=Numbers, verb=st.sampled_from(("retry", "discard")))
     def an_operator_looks_at_a_delivery(self, worker: int, which: int, verb: str) -> None:
         one = self._some(worker)
         with self._acting(one, "", None):
@@ -338,8 +380,7 @@ class Machine(RuleBasedStateMachine):
             except ConflictError:
                 pass  # not in a state that an operator may change
 
-    @precondition(lambda self: self._sessions())
-    @rule(worker=Numbers, which=Numbers)
+    @step(when=lambda self: self._sessions(), worker=Numbers, which=Numbers)
     def an_operator_speaks(self, worker: int, which: int) -> None:
         one, sessions = self._some(worker), self._sessions()
         session_id, host = sessions[which % len(sessions)]
@@ -353,6 +394,11 @@ class Machine(RuleBasedStateMachine):
         self.bells.ring_all(rings)
 
     # What is looked at
+
+    @rule(step=st.sampled_from(_NAMES).flatmap(lambda name: st.tuples(st.just(name), _ARGUMENTS[name])))
+    def happens(self, step: tuple[str, dict[str, Any]]) -> None:
+        name, drawn = step
+        _STEPS[name](self, **drawn)
 
     @invariant()
     def nothing_is_broken(self) -> None:

@@ -375,6 +375,16 @@ def test_notices_about_notices_end(andy: Speaker, sender: ScriptedSender) -> Non
     assert len(andy.inbound("SELECT id FROM messages_in")) == 8
 
 
+def test_a_notice_that_wakes_nobody_makes_nothing_due(andy: Speaker, sender: ScriptedSender) -> None:
+    """Else a session whose agent lives and has nothing to do would be signalled again and again."""
+    sender.fail("sorry", PermanentError("no"))
+    andy.say("sorry", in_reply_to="sys-1")
+    assert ("wake", andy.id, "here") not in deliver(andy).signals
+    assert andy.inbound("SELECT trigger, status FROM messages_in") == [(0, "pending")]
+    with andy.stage.db.read() as session:
+        assert session.get_one(AgentSession, andy.id).next_due_at is None
+
+
 def test_a_missing_channel_is_tried_again(andy: Speaker, stage: Stage) -> None:
     """It may be configured in a moment; it is never a delivery."""
     stage.chat("there", channel_type="nowhere")
