@@ -156,7 +156,13 @@ class _Armed:
     def __init__(self, text: str, tally: str) -> None:
         self._path = text.removeprefix("@") if text.startswith("@") else ""
         self._plans = [] if self._path else parse(text)
-        self._tally = tally or f"/proc/self/fd/{os.memfd_create('faults')}"
+        self._memory = None if tally else os.memfd_create("faults")
+        self._tally = tally or f"/proc/self/fd/{self._memory}"
+
+    def close(self) -> None:
+        """Give back what the tally is kept in."""
+        if self._memory is not None:
+            os.close(self._memory)
 
     def reach(self, name: str) -> None:
         hit = self._count(name)
@@ -233,10 +239,12 @@ def armed(text: str) -> Iterator[None]:
     """Arm this process for a block; `text` as in `NANOTASKS_FAULT`."""
     global _armed
     before, _armed = _armed, _Armed(text, "")
+    armed_here = _armed
     try:
         yield
     finally:
         _armed = before
+        armed_here.close()
 
 
 def environment_of_agents() -> dict[str, str]:

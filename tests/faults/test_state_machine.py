@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.errors import Flaky
 
-from nanotasks.central import Database
-from tests.faults.machine.rules import Machine
+from nanotasks.testing import PostgresServer
+from tests.faults.machine.play import on_postgresql, on_sqlite, play
+from tests.faults.machine.removals import REMOVALS, Removal
 
-QUICK = settings(
-    max_examples=25,
-    stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+# About half a minute for both databases.
+EXAMPLES = 30
 
 
 @pytest.mark.faults
 def test_on_sqlite(migrated: Path) -> None:
     """Every promise holds after every step, and everything comes to rest."""
+    play(on_sqlite(migrated), EXAMPLES)
 
-    def fresh() -> tuple[Database, Path, Callable[[], None]]:
-        directory = Path(tempfile.mkdtemp(prefix="nt-machine-"))
-        shutil.copy(migrated, directory / "central.db")
-        database = Database(f"sqlite:///{directory / 'central.db'}")
 
-        def close() -> None:
-            database.close()
-            shutil.rmtree(directory)
+@pytest.mark.faults
+@pytest.mark.postgres
+def test_on_postgresql(postgres: PostgresServer, migrated_postgres: str) -> None:
+    """The same on PostgreSQL."""
+    play(on_postgresql(postgres.create_database(migrated_postgres)), EXAMPLES)
 
-        return database, directory, close
 
-    class OnSqlite(Machine):
-        open_database = staticmethod(fresh)
-
-    run_state_machine_as_test(OnSqlite, settings=QUICK)
+@pytest.mark.faults
+@pytest.mark.parametrize("removal", REMOVALS, ids=lambda removal: removal.name.replace(" ", "-"))
+def test_without_a_guard_the_machine_stops(removal: Removal, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It notices by itself, and says what is broken."""
+    removal.remove(monkeypatch)
+    with pytest.raises((AssertionError, Flaky), match=removal.notice):
+        play(on_sqlite(migrated, removal.change), 10 * EXAMPLES, shrink=False)

@@ -140,11 +140,7 @@ class House:
         rows.append(AgentGroup(id="ag-andy", name="andy", folder="andy", created_at=now, host_id=self.hosts[0]))
         rows.append(AgentGroup(id="ag-bert", name="bert", folder="bert", created_at=now))
         rows += [_wiring("family", "andy", "."), _wiring("work", "bert", "."), _wiring("family", "bert", "bert")]
-        rows.append(
-            Destination(
-                agent_group_id="ag-andy", local_name="work", target_type="channel", target_id="mg-work", created_at=now
-            )
-        )
+        rows += [_permission("andy", "work"), _permission("bert", "family")]
         for row in rows:
             session.add(row)
             session.flush()
@@ -174,6 +170,16 @@ def _wiring(chat: str, agent: str, pattern: str) -> Wiring:
         engage_mode="pattern",
         engage_pattern=pattern,
         ignored_message_policy="accumulate",
+        created_at=now_ms(),
+    )
+
+
+def _permission(agent: str, chat: str) -> Destination:
+    return Destination(
+        agent_group_id=f"ag-{agent}",
+        local_name=chat,
+        target_type="channel",
+        target_id=f"mg-{chat}",
         created_at=now_ms(),
     )
 

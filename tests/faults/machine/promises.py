@@ -167,7 +167,7 @@ class Promises:
         self._leases = leases
 
     def _arrived(self, db: Connection) -> Iterator[str]:
-        """I2: what is called delivered arrived, and a message arrives again only after a send nobody knows the end of."""
+        """I2: what is called delivered arrived; a message arrives again only after a send of unknown outcome."""
         unknown = dict(
             tuple(row)
             for row in db.execute(

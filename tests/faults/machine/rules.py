@@ -18,7 +18,6 @@ from nanotasks.central import Database, meta
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Accepted, Address, InboundMessage
-from nanotasks.clock import now_ms
 from nanotasks.deliver import calls, lanes
 from nanotasks.deliver import operator as deliveries
 from nanotasks.deliver.facts import begin_round
@@ -206,7 +205,13 @@ class Machine(RuleBasedStateMachine):
 
     # Agents
 
-    @step(weight=3, when=lambda self: self._agents(), which=Numbers, how=st.sampled_from(("answer", "answer", "answer", "silent", "failed")), claims=st.booleans())
+    @step(
+        weight=3,
+        when=lambda self: self._agents(),
+        which=Numbers,
+        how=st.sampled_from(("answer", "answer", "answer", "silent", "failed")),
+        claims=st.booleans(),
+    )
     def an_agent_takes_a_turn(self, which: int, how: str, claims: bool) -> None:
         agent = self._agent(which)
         if claims:
@@ -366,7 +371,13 @@ class Machine(RuleBasedStateMachine):
             if found:
                 self._settle(session, found[which % len(found)], verb)
 
-    @step(weight=2, when=lambda self: self._lanes(), worker=Numbers, which=Numbers, verb=st.sampled_from(("retry", "discard")))
+    @step(
+        weight=2,
+        when=lambda self: self._lanes(),
+        worker=Numbers,
+        which=Numbers,
+        verb=st.sampled_from(("retry", "discard")),
+    )
     def an_operator_looks_at_a_delivery(self, worker: int, which: int, verb: str) -> None:
         one = self._some(worker)
         with self._acting(one, "", None):
@@ -501,19 +512,25 @@ class Machine(RuleBasedStateMachine):
         return next(one for one in self._home.daemons.values() if one.is_alive(session_id))
 
     def _sessions(self) -> list[tuple[str, str]]:
-        return [(row["id"], row["host_id"]) for row in self._rows(
-            "SELECT s.id, g.host_id FROM sessions s JOIN agent_groups g ON g.id = s.agent_group_id"
-            " WHERE g.host_id IS NOT NULL ORDER BY s.created_at, s.route_key"
-        )]
+        return [
+            (row["id"], row["host_id"])
+            for row in self._rows(
+                "SELECT s.id, g.host_id FROM sessions s JOIN agent_groups g ON g.id = s.agent_group_id"
+                " WHERE g.host_id IS NOT NULL ORDER BY s.created_at, s.route_key"
+            )
+        ]
 
     def _host_of(self, session_id: str) -> str:
         return dict(self._sessions())[session_id]
 
     def _lanes(self) -> list[tuple[str, str]]:
-        return [(row["lane"], row["session_id"]) for row in self._rows(
-            "SELECT lane, session_id, min(created_at) AS since FROM deliveries"
-            " GROUP BY lane, session_id ORDER BY since, lane"
-        )]
+        return [
+            (row["lane"], row["session_id"])
+            for row in self._rows(
+                "SELECT lane, session_id, min(created_at) AS since FROM deliveries"
+                " GROUP BY lane, session_id ORDER BY since, lane"
+            )
+        ]
 
     def _delivery(self, delivery_id: str) -> dict[str, Any]:
         return self._rows("SELECT * FROM deliveries WHERE id = :id", id=delivery_id)[0]

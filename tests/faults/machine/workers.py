@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import subprocess
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from nanotasks import clock, faults, owners
+from nanotasks import clock, faults, ids, owners
 from nanotasks.central import Database
 from nanotasks.deliver import pool
 from nanotasks.owners import Owner, boot_id, process_start_time
@@ -133,6 +134,8 @@ class Stand:
         self._patches = pytest.MonkeyPatch()
         self._patches.setattr(clock, "time", self.clock)
         self._patches.setattr(owners, "os", SimpleNamespace(getpid=self._pid))
+        luck = random.Random(0)
+        self._patches.setattr(ids, "secrets", SimpleNamespace(randbelow=luck.randrange))
         # One thread for the lanes: they go one after the other, as the seed says.
         self._patches.setattr(pool, "_pool", pool.LanePool(1))
         fail = faults._fail
