@@ -4,6 +4,10 @@ The signal of a commit may be lost, or be answered while outbound.db was locked.
 mark, or an ack beside a row that is still open, and nothing else would look before the agent writes again. Agents
 that live are asked, and those that ended lately; each costs one look into its outbound.db. Where an agent's file is
 not one that can be read, that stands on the session: its chat may wait for an answer that is in there.
+
+A session may also count as due although its file says otherwise: what is done is settled there first and in the central
+database afterwards, and whoever did it may have died in between. No wake corrects that while the agent lives, so it is
+corrected here; else the session would be signalled for ever, and its agent never be called idle.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from nanotasks.errors import HostileFileError, NanotasksError
 from nanotasks.session.inbound import open_inbound
 from nanotasks.session.layout import SessionFolder
 from nanotasks.session.outbound import ReadLimits, open_outbound
-from nanotasks.wake import instances
+from nanotasks.wake import due, instances
 from nanotasks.wake.bury import ACKED
 from nanotasks.wake.here import Here
 
@@ -46,6 +50,8 @@ def _is_unheard(here: Here, session: AgentSession) -> bool:
         if session.next_due_at is not None and session.next_due_at <= now_ms():
             with open_inbound(folder) as inbound:
                 open_ids = inbound.open_ids()
+                if not inbound.count_due():
+                    due.recompute(here.db, inbound, session.id)
         dead = session.container_status == "stopped"
         with open_outbound(folder, ReadLimits.of(here.settings), agent_is_dead=dead) as outbound:
             acks = outbound.acks(open_ids).values()

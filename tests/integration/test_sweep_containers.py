@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
+from nanotasks import faults
 from nanotasks.central import Database, leases
 from nanotasks.central.hosts import Instance
 from nanotasks.central.leases import Lease
@@ -93,6 +94,18 @@ def test_an_ack_whose_signal_was_lost_is_synced(house: Household) -> None:
     _deliver(house, session_id)
     assert house.row(session_id).status == "completed"
     assert sweep(house.here) == []
+
+
+def test_a_session_that_is_due_by_mistake_is_set_right(house: Household) -> None:
+    """Who settled its last turn died before that stood in the central database; its agent lives and has nothing to do."""
+    session_id = _running(house, FINISH)
+    with faults.armed("settle.after_inbound:1:raise"), pytest.raises(faults.FaultError):
+        deliver_session(house.here.db, house.here.settings, session_id, bells=Bells())
+    deliver_session(house.here.db, house.here.settings, session_id, bells=Bells())
+    assert house.row(session_id).status == "completed"
+    assert house.record(session_id).next_due_at == 0
+    sweep(house.here)
+    assert house.record(session_id).next_due_at is None
 
 
 def test_a_last_drain_that_was_lost_is_made(house: Household) -> None:
