@@ -97,7 +97,7 @@ def test_an_ack_whose_signal_was_lost_is_synced(house: Household) -> None:
 
 
 def test_a_session_that_is_due_by_mistake_is_set_right(house: Household) -> None:
-    """Who settled its last turn died before that stood in the central database; its agent lives and has nothing to do."""
+    """Who settled its last turn died before the central database knew; its agent lives and has nothing to do."""
     session_id = _running(house, FINISH)
     with faults.armed("settle.after_inbound:1:raise"), pytest.raises(faults.FaultError):
         deliver_session(house.here.db, house.here.settings, session_id, bells=Bells())

@@ -30,7 +30,7 @@ from nanotasks.wake import service as wake
 from tests.faults.machine import tasks
 from tests.faults.machine.agents import Agent
 from tests.faults.machine.house import CHATS, ENDS, POISON, House
-from tests.faults.machine.leases import Claims
+from tests.faults.machine.leases import Claimed, Claims
 from tests.faults.machine.promises import Promises
 from tests.faults.machine.tasks import Bells
 from tests.faults.machine.workers import Fault, Stand, Worker
@@ -59,12 +59,15 @@ _POINTS = {
     "sweep": ("stop.after_stop", "bury.after_end"),
 }
 _ANYWHERE = ("central.begin", "central.commit", "inbound.commit")
-_PASSES = 150
+_PASSES = 80
 _TEXTS = ("hello", "hello", "hello bert", "hello bert", POISON)
 
 Numbers = st.integers(0, 9)
 Faults = st.one_of(st.none(), st.tuples(st.integers(0, 29), st.sampled_from((1, 1, 2, 3)), st.booleans()))
 Drawn = tuple[int, int, bool] | None
+Verbs = st.sampled_from(("renew", "release"))
+# Seconds that a send takes, and who looks at its session then.
+Slowness = st.one_of(st.none(), st.tuples(st.sampled_from((6, 36, 70)), Numbers))
 
 
 def _fault(of: str, drawn: Drawn) -> Fault | None:
@@ -288,9 +291,9 @@ class Machine(RuleBasedStateMachine):
     def the_platform_will_answer(self, ends: list[str]) -> None:
         self._home.platform.script[:] = ends
 
-    @step(weight=2, when=lambda self: self._lanes(), which=Numbers, worker=Numbers, later=st.booleans())
-    def a_send_begins(self, which: int, worker: int, later: bool) -> None:
-        """A worker claims a lane's head, or what is to be tried again there, and is slow about it."""
+    @step(weight=4, when=lambda self: self._lanes(), which=Numbers, worker=Numbers, later=st.booleans(), slow=Slowness)
+    def a_send_begins(self, which: int, worker: int, later: bool, slow: tuple[int, int] | None) -> None:
+        """A worker claims a lane's head, or what is to be tried again there; it may take longer than others wait."""
         lanes_now = self._lanes()
         lane, session_id = lanes_now[which % len(lanes_now)]
         one = self._some(worker, self._host_of(session_id))
@@ -302,8 +305,11 @@ class Machine(RuleBasedStateMachine):
             claim = ledger.claim_attempt(retry[0], retry[1] + 1) if retry else ledger.claim_head(lane)
         if claim is not None:
             self.sends.append((one, claim))
+            if slow:
+                self.stand.clock.advance(slow[0])
+                self._answer(("deliver", session_id, self._host_of(session_id)), slow[1], None)
 
-    @step(weight=3, when=lambda self: self.sends, which=Numbers, how=st.sampled_from(ENDS), go_on=st.booleans())
+    @step(weight=5, when=lambda self: self.sends, which=Numbers, how=st.sampled_from(ENDS), go_on=st.booleans())
     def a_send_ends(self, which: int, how: str, go_on: bool) -> None:
         """It is recorded if it is still the worker's to record, and changes nothing if it is not."""
         worker, claim = self.sends.pop(which % len(self.sends))
@@ -346,15 +352,27 @@ class Machine(RuleBasedStateMachine):
 
     # Leases
 
-    @step(weight=2, worker=Numbers, name=st.sampled_from(("one", "two")), ttl_s=st.sampled_from((5, 30)))
-    def a_lease_is_taken(self, worker: int, name: str, ttl_s: int) -> None:
+    @step(weight=4, worker=Numbers, after_s=st.sampled_from((0, 0, 6, 31)), ttl_s=st.sampled_from((5, 30)))
+    def a_lease_is_taken(self, worker: int, after_s: int, ttl_s: int) -> None:
         one = self._some(worker)
+        self.stand.clock.advance(after_s)
         with self._acting(one, "", None):
-            self.claims.take(one, name, ttl_s)
+            self.claims.take(one, "a duty", ttl_s)
 
-    @step(weight=2, when=lambda self: self.claims.held, which=Numbers, verb=st.sampled_from(("renew", "release")))
+    @step(weight=2, first=Numbers, second=Numbers, away_s=st.sampled_from((0, 6, 31)), verb=Verbs)
+    def a_holder_was_away(self, first: int, second: int, away_s: int, verb: str) -> None:
+        """It goes on with a lease that somebody may have taken since, perhaps itself."""
+        self.a_lease_is_taken(first, 0, 5)
+        mine = self.claims.held[-1:]
+        self.a_lease_is_taken(second, away_s, 30)
+        if mine and mine[0] in self.claims.held:
+            self._keep_or_give_back(mine[0], verb)
+
+    @step(weight=4, when=lambda self: self.claims.held, which=Numbers, verb=Verbs)
     def a_lease_is_kept_or_given_back(self, which: int, verb: str) -> None:
-        claimed = self.claims.held[which % len(self.claims.held)]
+        self._keep_or_give_back(self.claims.held[which % len(self.claims.held)], verb)
+
+    def _keep_or_give_back(self, claimed: Claimed, verb: str) -> None:
         with self._acting(claimed.worker, "", None):
             if verb == "renew":
                 self.claims.renew(claimed)
