@@ -20,6 +20,7 @@ from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Accepted, Address, InboundMessage
 from nanotasks.deliver import calls, lanes
 from nanotasks.deliver import operator as deliveries
+from nanotasks.deliver.entry import Entry
 from nanotasks.deliver.facts import begin_round
 from nanotasks.deliver.ledger import Claim
 from nanotasks.errors import ConflictError
@@ -66,8 +67,6 @@ Numbers = st.integers(0, 9)
 Faults = st.one_of(st.none(), st.tuples(st.integers(0, 29), st.sampled_from((1, 1, 2, 3)), st.booleans()))
 Drawn = tuple[int, int, bool] | None
 Verbs = st.sampled_from(("renew", "release"))
-# Seconds that a send takes, and who looks at its session then.
-Slowness = st.one_of(st.none(), st.tuples(st.sampled_from((6, 36, 70)), Numbers))
 
 
 def _fault(of: str, drawn: Drawn) -> Fault | None:
@@ -291,28 +290,54 @@ class Machine(RuleBasedStateMachine):
     def the_platform_will_answer(self, ends: list[str]) -> None:
         self._home.platform.script[:] = ends
 
-    @step(weight=4, when=lambda self: self._lanes(), which=Numbers, worker=Numbers, later=st.booleans(), slow=Slowness)
-    def a_send_begins(self, which: int, worker: int, later: bool, slow: tuple[int, int] | None) -> None:
-        """A worker claims a lane's head, or what is to be tried again there; it may take longer than others wait."""
+    @step(weight=3, when=lambda self: self._lanes(), which=Numbers, worker=Numbers, later=st.booleans())
+    def sends_begin(self, which: int, worker: int, later: bool) -> None:
+        """Two workers want a lane's head, or what is to be tried again there. Whoever gets it is slow about it."""
+        lanes_now = self._lanes()
+        lane, session_id = lanes_now[which % len(lanes_now)]
+        for agent in self._agents():
+            if agent.running.session_id == session_id:
+                for text_said in ("three", "four"):
+                    agent.say(text_said, *lane.split("|")[1:])
+        for number in (worker, worker + 1):
+            self.sends += self._begin_send(which, number, later)
+
+    @step(weight=4, when=lambda self: self.sends, which=Numbers, how=st.sampled_from(ENDS), go_on=st.booleans())
+    def a_send_ends(self, which: int, how: str, go_on: bool) -> None:
+        self._end_send(*self.sends.pop(which % len(self.sends)), how, go_on)
+
+    @step(
+        weight=3,
+        when=lambda self: self._lanes(),
+        which=Numbers,
+        worker=Numbers,
+        away_s=st.sampled_from((6, 36, 70)),
+        other=Numbers,
+        how=st.sampled_from(ENDS),
+    )
+    def a_sender_was_away(self, which: int, worker: int, away_s: int, other: int, how: str) -> None:
+        """It begins, others look at the session meanwhile, and it goes on late."""
+        for one, claim in self._begin_send(which, worker, later=True):
+            self.stand.clock.advance(away_s)
+            self._answer(("deliver", claim.session_id, one.settings.host_id), other, None)
+            self._answer(("attempt", claim.id, one.settings.host_id, claim.attempt + 1), other, None)
+            self._end_send(one, claim, how, go_on=True)
+
+    def _begin_send(self, which: int, worker: int, later: bool) -> list[tuple[Worker, Claim]]:
         lanes_now = self._lanes()
         lane, session_id = lanes_now[which % len(lanes_now)]
         one = self._some(worker, self._host_of(session_id))
         with self._acting(one, "", None):
             around = begin_round(one.db, one.settings, session_id, signals=self.bells)
             assert around is not None
-            retry = around.ledger.next_retry(lane) if later else None
+            Entry(around).enter_new()
             ledger = around.ledger
+            retry = ledger.next_retry(lane) if later else None
             claim = ledger.claim_attempt(retry[0], retry[1] + 1) if retry else ledger.claim_head(lane)
-        if claim is not None:
-            self.sends.append((one, claim))
-            if slow:
-                self.stand.clock.advance(slow[0])
-                self._answer(("deliver", session_id, self._host_of(session_id)), slow[1], None)
+        return [(one, claim)] if claim else []
 
-    @step(weight=5, when=lambda self: self.sends, which=Numbers, how=st.sampled_from(ENDS), go_on=st.booleans())
-    def a_send_ends(self, which: int, how: str, go_on: bool) -> None:
+    def _end_send(self, worker: Worker, claim: Claim, how: str, go_on: bool) -> None:
         """It is recorded if it is still the worker's to record, and changes nothing if it is not."""
-        worker, claim = self.sends.pop(which % len(self.sends))
         row = self._delivery(claim.id)
         ours = (row["state"], row["attempts"], row["sending_owner"]) == ("sending", claim.attempt, str(worker.owner))
         attempts = self._attempts(claim.id)
