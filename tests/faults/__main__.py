@@ -3,6 +3,7 @@
     --seconds N      how long (default 600)
     --seed N         the first seed (default 1); each round over all points takes the next
     --guards         remove every guard first, and print a table
+    --examples N     before the cases, games of the state machine with steps at random (default 100)
 
 Prints a line for each violation, with its seed, and at the end the number of cases and the rule of three: with no
 violation in n independent cases, fewer than 3/n of all such cases fail, with 95 % confidence.
@@ -15,12 +16,16 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
+from nanotasks.central import Database
+from nanotasks.central.migrate import upgrade
 from tests.faults import plan
 from tests.faults.cases import Outcome, run_case
 from tests.faults.checker import lines
 from tests.faults.guards import GUARDS
+from tests.faults.machine.play import on_sqlite, play
 from tests.faults.mutations import copy_of_project, notices, remove
 from tests.faults.platform import Platform
 from tests.faults.world import QUICK, World
@@ -32,10 +37,28 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guards", action="store_true")
+    parser.add_argument("--examples", type=int, default=100)
     given = parser.parse_args()
     unmissed = _remove_guards() if given.guards else 0
+    broken = _play(given.examples) if given.examples else False
     violated = _run_cases(given.seconds, given.seed)
-    return 1 if unmissed or violated else 0
+    return 1 if unmissed or broken or violated else 0
+
+
+def _play(examples: int) -> bool:
+    """Whether a promise was broken; the steps that led there are printed."""
+    with tempfile.TemporaryDirectory(prefix="nt-") as name:
+        path = Path(name) / "central.db"
+        database = Database(f"sqlite:///{path}")
+        upgrade(database)
+        database.close()
+        try:
+            play(on_sqlite(path), examples, at_random=True)
+        except Exception:
+            _say(f"The state machine:\n{traceback.format_exc()}")
+            return True
+    _say(f"{examples} games of the state machine, and no promise broken.")
+    return False
 
 
 def _remove_guards() -> int:

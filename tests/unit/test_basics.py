@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanotasks import errors
+from nanotasks import errors, faults
 from nanotasks.clock import iso, parse_ms
 from nanotasks.ids import new_id
 from nanotasks.owners import Owner, boot_id, is_dead, this_owner
@@ -116,3 +117,13 @@ def test_a_traceback_shows_no_values(form: str) -> None:
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr
     assert "ValueError" in output and "very private" not in output
+
+
+def test_a_fault_that_was_armed_leaves_no_file_open() -> None:
+    """A test may arm thousands of them."""
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir()))
+    for _ in range(3):
+        with faults.armed("ring.after_bell"):
+            faults.point("sweep.after_mark")
+    assert len(list(open_files.iterdir())) == before
