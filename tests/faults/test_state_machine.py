@@ -29,7 +29,16 @@ def test_on_postgresql(postgres: PostgresServer, migrated_postgres: str) -> None
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("removal", REMOVALS, ids=lambda removal: removal.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "removal",
+    [
+        # Where nothing comes to rest, the machine waits for long before it says so.
+        pytest.param(
+            one, marks=pytest.mark.long if one.notice.startswith("at rest") else (), id=one.name.replace(" ", "-")
+        )
+        for one in REMOVALS
+    ],
+)
 def test_without_a_guard_the_machine_stops(removal: Removal, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It notices by itself, and says what is broken."""
     removal.remove(monkeypatch)

@@ -40,14 +40,22 @@ class Keeping(Game):
         with self._acting(one, "", None):
             self.claims.take(one, "a duty", ttl_s)
 
-    @step(weight=2, first=Numbers, second=Numbers, away_s=st.sampled_from((0, 6, 31)), verb=Verbs)
-    def a_holder_was_away(self, first: int, second: int, away_s: int, verb: str) -> None:
-        """It goes on with a lease that somebody may have taken since, perhaps itself."""
+    @step(
+        weight=5,
+        first=Numbers,
+        second=Numbers,
+        away_s=st.sampled_from((0, 6, 31)),
+        how=st.sampled_from(("renew", "release", "dies")),
+    )
+    def a_holder_was_away(self, first: int, second: int, away_s: int, how: str) -> None:
+        """It dies, or goes on with a lease that somebody may have taken since, perhaps itself."""
         self.a_lease_is_taken(first, 0, 5)
         mine = self.claims.held[-1:]
+        if how == "dies":
+            self.a_worker_dies(first)
         self.a_lease_is_taken(second, away_s, 30)
         if mine and mine[0] in self.claims.held:
-            self._keep_or_give_back(mine[0], verb)
+            self._keep_or_give_back(mine[0], how)
 
     @step(weight=4, when=lambda self: self.claims.held, which=Numbers, verb=Verbs)
     def a_lease_is_kept_or_given_back(self, which: int, verb: str) -> None:
