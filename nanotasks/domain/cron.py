@@ -33,22 +33,28 @@ ALIASES = {
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+_FIX = 'Use five fields, such as "0 9 * * mon-fri", or a name, such as @daily.'
 _FIELD_NAMES = "minute, hour, day of month, month, day of week"
 _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-# From one 29 February to the next it may be eight years.
-_SEARCHED_MONTHS = 12 * 9
+# A February with five Mondays comes every 28 years, and every 40 where a century is no leap year.
+_SEARCHED_MONTHS = 12 * 41
 
 
 class ScheduleError(ValueError):
-    """An expression that is no schedule: `reason`, the `position` of the mistake (from 0), and a `suggestion`."""
+    """An expression that is no schedule: `reason`, the `position` of the mistake (from 0), and a `suggestion`.
 
-    def __init__(self, expression: str, position: int, reason: str, suggestion: str | None = None) -> None:
+    `fix` says what to do where there is no suggestion.
+    """
+
+    def __init__(
+        self, expression: str, position: int, reason: str, suggestion: str | None = None, fix: str = ""
+    ) -> None:
         self.expression = expression
         self.position = position
         self.reason = reason
         self.suggestion = suggestion
-        proposed = f' Did you mean "{suggestion}"?' if suggestion else ""
-        super().__init__(f'"{expression}" is no schedule: {reason}, at character {position + 1}.{proposed}')
+        proposed = f'Did you mean "{suggestion}"?' if suggestion else fix
+        super().__init__(f'"{expression}" is no schedule: {reason}, at character {position + 1}. {proposed}'.rstrip())
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def parse_cron(text: str) -> Cron:
         if mistake.instead is not None:
             proposed = text[: mistake.start] + mistake.instead + text[mistake.end :]
             suggestion = proposed.strip() if _can_be_read(proposed) else None
-        raise ScheduleError(text, mistake.start, mistake.reason, suggestion) from None
+        raise ScheduleError(text, mistake.start, mistake.reason, suggestion, _FIX) from None
 
 
 def _can_be_read(text: str) -> bool:
@@ -224,6 +230,7 @@ class _Numbers:
 def _read_field(field: _Field, part: str, start: int) -> _Numbers:
     found = _Numbers()
     seen: set[int] = set()
+    everything = False
     elements = part.split(",")
     for number, element in enumerate(elements):
         if not element:
@@ -238,23 +245,20 @@ def _read_field(field: _Field, part: str, start: int) -> _Numbers:
             twice = f"the {field.name} {min(common)} is named twice"
             raise _Mistake(begin, start + len(element), twice, "")
         seen |= numbers
-        everything = found.numbers is None or one.numbers is None
-        found = _Numbers(None if everything else frozenset(seen), found.last or one.last, found.nth | one.nth)
+        everything = everything or one.numbers is None
+        found = _Numbers(frozenset(seen), found.last or one.last, found.nth | one.nth)
         start += len(element) + 1
-    if not seen and (found.last or found.nth):
-        found.numbers = None if field.name == "day of week" else frozenset()
-    return found
+    return _Numbers(None) if everything else found
 
 
 def _read_element(field: _Field, element: str, start: int) -> _Numbers:
-    lower = element.lower()
-    if field.name == "day of month" and lower == "l":
+    if field.name == "day of month" and element in {"L", "l"}:
         return _Numbers(last=True)
     if field.name == "day of week":
-        nth = _read_nth(field, lower, start)
+        nth = _read_nth(field, element, start)
         if nth is not None:
             return _Numbers(nth=frozenset({nth}))
-    base, slash, step_text = lower.partition("/")
+    base, slash, step_text = element.partition("/")
     step = _read_step(step_text, start + len(base) + 1) if slash else 1
     if base == "*" and step == 1:
         return _Numbers(None)
@@ -262,15 +266,15 @@ def _read_element(field: _Field, element: str, start: int) -> _Numbers:
     return _Numbers(frozenset(range(first, last + 1, step)))
 
 
-def _read_nth(field: _Field, lower: str, start: int) -> tuple[int, int] | None:
-    day, sharp, which = lower.partition("#")
+def _read_nth(field: _Field, element: str, start: int) -> tuple[int, int] | None:
+    day, sharp, which = element.partition("#")
     if sharp:
         if which not in {"1", "2", "3", "4", "5"}:
             at = start + len(day) + 1
             raise _Mistake(at, at + len(which), "a month has #1 to #5 of a weekday", "1")
         return _read_value(field, day, start), int(which)
-    if len(lower) > 1 and lower.endswith("l"):
-        return _read_value(field, lower[:-1], start), 0
+    if len(element) > 1 and element[-1] in "Ll":
+        return _read_value(field, element[:-1], start), 0
     return None
 
 
@@ -286,7 +290,8 @@ def _read_range(field: _Field, base: str, start: int, *, stepped: bool) -> tuple
     if field.name == "day of week" and last == 0 and first > 0:
         last = 7
     if last < first:
-        instead = f"{first}-{most},{field.least}-{last}"
+        until_end = "" if first > most else f"{first}," if first == most else f"{first}-{most},"
+        instead = f"{until_end}{field.least}-{last}" if last > field.least else f"{until_end}{last}"
         raise _Mistake(start, start + len(base), f"the range {base} runs backwards", instead)
     return first, last
 
@@ -300,15 +305,15 @@ def _read_step(text: str, start: int) -> int:
 
 
 def _read_value(field: _Field, text: str, start: int) -> int:
-    if text in field.names:
-        return field.names[text]
+    if text.lower() in field.names:
+        return field.names[text.lower()]
     end = start + len(text)
     if text == "?":
         raise _Mistake(start, end, f"the {field.name} ? is not supported", "*")
     if not text:
         raise _Mistake(start, end, f"the {field.name} lacks a value", str(field.least))
     if not text.isdecimal() or not text.isascii():
-        raise _Mistake(start, end, f"{text!r} is no {field.name}", _near(field, text))
+        raise _Mistake(start, end, f"{text!r} is no {field.name}", _near(field, text.lower()))
     value = int(text)
     if not field.least <= value <= field.most:
         reason = f"the {field.name} {text} is not between {field.least} and {field.most}"
@@ -317,6 +322,8 @@ def _read_value(field: _Field, text: str, start: int) -> int:
 
 
 def _near(field: _Field, text: str) -> str | None:
+    if field.name == "day of month" and text.endswith("l") and text[:-1].isdecimal():
+        return "L"
     if text[:3] in field.names:
         return text[:3]
     near = difflib.get_close_matches(text, field.names, n=1, cutoff=0.5)

@@ -5,24 +5,27 @@
     every   every 15m: the anchor and each multiple after it, by elapsed time, whatever the clocks do
 
 Where the clock is put forward, a time that does not exist fires at the first valid minute after the gap, and once,
-however many of them there are. Where it is put back, a time that exists twice fires at the first of the two instants;
-an expression that fires in every hour fires in both. Results are strictly after the moment they are asked for, in
+however many of them there are. Where it is put back, a time that exists twice fires at the first of the two instants.
+An expression that fires in every hour fires in both. Results are strictly after the moment they are asked for, in
 milliseconds UTC, and follow the schedule, never the clock.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, available_timezones
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from enum import StrEnum
+from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 from nanotasks.domain.cron import ALIASES, Cron, ScheduleError, parse_cron
+from nanotasks.domain.zones import MINUTE, ZoneError, check_zone, first_instant, instants_of, offset_at, zone_named
 
 __all__ = [
+    "Kind",
     "Schedule",
     "ScheduleError",
     "ZoneError",
@@ -35,13 +38,16 @@ __all__ = [
     "upcoming",
 ]
 
-KINDS = ("once", "cron", "every")
+# Every minute, hour and day by its number has 400 characters; more is no schedule, and much more is an attack.
+_MAX_EXPRESSION = 500
+_T = TypeVar("_T")
 # The longest jump of a wall clock: Samoa left out a whole day.
 _LONGEST_JUMP = timedelta(hours=25)
-_MINUTE = timedelta(minutes=1)
 _EPOCH = datetime(1970, 1, 1)
 _LATEST = datetime(9990, 1, 1)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+# Rows are due by the second. A span under a minute is of use to whoever tries things out.
+_MIN_EVERY_S = 1
 _MAX_EVERY_S = 3660 * 86_400
 _EVERY = re.compile(
     r"(?:every\s+)?(?:(?P<number>\d+)\s*)?"
@@ -54,14 +60,12 @@ _ONCE = re.compile(
 )
 
 
-class ZoneError(ValueError):
-    """A name that is no time zone of the IANA database."""
+class Kind(StrEnum):
+    """What an expression is: one moment, a cron expression, or a span of time."""
 
-    def __init__(self, name: str, suggestion: str | None) -> None:
-        self.name = name
-        self.suggestion = suggestion
-        proposed = f"Did you mean {suggestion}?" if suggestion else "Use a name such as Europe/Berlin."
-        super().__init__(f'"{name}" is no time zone. {proposed}')
+    ONCE = "once"
+    CRON = "cron"
+    EVERY = "every"
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Schedule:
     `wall` is the time of a single occurrence, naive where it is meant in the series' zone.
     """
 
-    kind: str
+    kind: Kind
     expression: str
     cron: Cron | None = None
     every_ms: int = 0
@@ -81,14 +85,17 @@ class Schedule:
 
 @functools.lru_cache(maxsize=4096)
 def parse(kind: str, expression: str) -> Schedule:
-    """Parse an expression of a kind (`once`, `cron`, `every`). Raises `ScheduleError`."""
-    if kind == "cron":
-        return Schedule(kind, expression, cron=parse_cron(expression))
-    if kind == "every":
-        return Schedule(kind, expression, every_ms=_parse_every(expression))
-    if kind == "once":
-        return Schedule(kind, expression, wall=_parse_once(expression))
-    raise ValueError(f"{kind!r} is no kind of schedule: use one of {', '.join(KINDS)}")
+    """Parse an expression of a kind (`once`, `cron`, `every`). Raises `ScheduleError`, or `ValueError` for the kind."""
+    if len(expression) > _MAX_EXPRESSION:
+        reason = f"it has {len(expression)} characters, and {_MAX_EXPRESSION} are allowed"
+        raise ScheduleError(expression[:40] + "…", _MAX_EXPRESSION, reason, fix="Make it shorter.")
+    if kind == Kind.CRON:
+        return Schedule(Kind.CRON, expression, cron=parse_cron(expression))
+    if kind == Kind.EVERY:
+        return Schedule(Kind.EVERY, expression, every_ms=_parse_every(expression))
+    if kind == Kind.ONCE:
+        return Schedule(Kind.ONCE, expression, wall=_parse_once(expression))
+    raise ValueError(f"{kind!r} is no kind of schedule: use one of {', '.join(Kind)}")
 
 
 def next_fire(expression: str, zone: str, after: int) -> int | None:
@@ -105,10 +112,10 @@ def next_of(schedule: Schedule, zone: str, after: int) -> int | None:
         passed = max(0, (after - schedule.anchor_ms) // schedule.every_ms + 1)
         return schedule.anchor_ms + passed * schedule.every_ms
     if schedule.wall is not None:
-        at = _first_instant(schedule.wall, zone)
+        at = _once_at(schedule.wall, zone)
         return at if at > after else None
     assert schedule.cron is not None
-    return _next_cron(schedule.cron, _zone(zone), after)
+    return _next_cron(schedule.cron, zone_named(zone), after)
 
 
 def upcoming(schedule: Schedule, zone: str, after: int, count: int) -> list[int]:
@@ -132,36 +139,17 @@ def between(schedule: Schedule, zone: str, start: int, end: int, limit: int) -> 
     return found
 
 
-def check_zone(name: str) -> None:
-    """Raise `ZoneError` unless this is the name of a time zone."""
-    _zone(name)
-
-
 def describe(schedule: Schedule, zone: str) -> str:
     """A schedule in a few words, such as `every day at 09:00`; an expression that is not simple as it is."""
     if schedule.every_ms:
         return f"every {_shortest(schedule.every_ms // 1000)}"
     if schedule.wall is not None:
-        local = datetime.fromtimestamp(_first_instant(schedule.wall, zone) / 1000, _zone(zone))
+        local = datetime.fromtimestamp(_once_at(schedule.wall, zone) / 1000, zone_named(zone))
         return f"once, {local:%Y-%m-%d %H:%M}"
     return _describe_cron(schedule.expression)
 
 
 # Wall clocks
-
-
-@functools.lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo("UTC" if name.lower() == "utc" else name)
-    except (ValueError, OSError, KeyError) as error:
-        known = {zone.lower(): zone for zone in available_timezones()}
-        cities = {zone.rpartition("/")[2]: zone for zone in sorted(known, reverse=True)}
-        wanted = name.strip().lower().replace(" ", "_")
-        near = [known[wanted]] if wanted in known else [known[cities[wanted]]] if wanted in cities else []
-        near = near or [known[one] for one in difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)]
-        near = near or [known[cities[one]] for one in difflib.get_close_matches(wanted, cities, n=1, cutoff=0.7)]
-        raise ZoneError(name, near[0] if near else None) from error
 
 
 def _ms(moment: datetime) -> int:
@@ -173,40 +161,10 @@ def _utc(ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=ms)
 
 
-def _offset(zone: ZoneInfo, utc: datetime) -> timedelta:
-    """How far the wall clock is ahead of UTC at a naive UTC time."""
-    return utc.replace(tzinfo=UTC).astimezone(zone).utcoffset() or timedelta()
-
-
-def _instants(wall: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
-    """The UTC times at which the wall clock shows `wall`: one, two, or where it never does the first minute after."""
-    before = wall.replace(tzinfo=zone, fold=0).utcoffset() or timedelta()
-    after = wall.replace(tzinfo=zone, fold=1).utcoffset() or timedelta()
-    if before == after:
-        return (wall - before,)
-    if before > after:
-        return (wall - before, wall - after)
-    return (_after_gap(wall - after, wall - before, zone),)
-
-
-def _after_gap(earlier: datetime, later: datetime, zone: ZoneInfo) -> datetime:
-    """The first whole minute of the wall clock after it was put forward, between two UTC times."""
-    jumped = _offset(zone, later)
-    low, high = earlier, later
-    while high - low > timedelta(seconds=1):
-        middle = low + (high - low) // 2
-        low, high = (low, middle) if _offset(zone, middle) == jumped else (middle, high)
-    change = (high if high.microsecond == 0 else high.replace(microsecond=0) + timedelta(seconds=1)) + jumped
-    if _offset(zone, change - jumped - timedelta(seconds=1)) == jumped:
-        change -= timedelta(seconds=1)
-    whole = change.replace(second=0, microsecond=0)
-    return (whole if whole == change else whole + _MINUTE) - jumped
-
-
-def _first_instant(wall: datetime, zone: str) -> int:
+def _once_at(wall: datetime, zone: str) -> int:
     if wall.tzinfo is not None:
         return _ms(wall.astimezone(UTC).replace(tzinfo=None))
-    return _ms(_instants(wall, _zone(zone))[0])
+    return _ms(first_instant(wall, zone_named(zone)))
 
 
 def _next_cron(cron: Cron, zone: ZoneInfo, after: int) -> int | None:
@@ -215,10 +173,11 @@ def _next_cron(cron: Cron, zone: ZoneInfo, after: int) -> int | None:
         return None
     found: datetime | None = None
     for wall in _walls(cron, zone, moment):
-        first, *rest = _instants(wall, zone)
-        if found is not None and first >= found:
+        first = (first_instant(wall, zone),)
+        instants = (instants_of(wall, zone) or first) if cron.is_hourly else first
+        if found is not None and instants[0] >= found:
             break
-        for instant in (first, *(rest if cron.is_hourly else ())):
+        for instant in instants:
             if instant > moment and (found is None or instant < found):
                 found = instant
     return None if found is None else _ms(found)
@@ -230,12 +189,12 @@ def _walls(cron: Cron, zone: ZoneInfo, moment: datetime) -> Iterator[datetime]:
     A clock that shows `wall` is ahead of UTC by one of the offsets around it, so `wall - offset > moment`.
     """
     around = (moment - _LONGEST_JUMP, moment, moment + _LONGEST_JUMP)
-    wall: datetime | None = moment + min(_offset(zone, one) for one in around)
+    wall: datetime | None = moment + min(offset_at(zone, one) for one in around)
     while wall is not None:
         wall = cron.first_from(wall)
         if wall is not None:
             yield wall
-            wall += _MINUTE
+            wall += MINUTE
 
 
 # Other kinds
@@ -245,13 +204,12 @@ def _parse_every(expression: str) -> int:
     text = expression.strip()
     found = _EVERY.fullmatch(text)
     if found is None:
-        position = len(expression) - len(expression.lstrip())
-        if text.lower().startswith("every"):
-            position += len("every")
+        span = re.sub(r"every(\s+|$)", "", text, flags=re.IGNORECASE) if text[:5].lower() == "every" else text
+        position = len(expression.rstrip()) - len(span)
         raise ScheduleError(expression, position, "it is no span of time", "every 15m")
     seconds = int(found["number"] or 1) * _UNITS[found["unit"][0].lower()]
-    if not 1 <= seconds <= _MAX_EVERY_S:
-        reason = "the span is nothing" if seconds < 1 else "the span is longer than ten years"
+    if not _MIN_EVERY_S <= seconds <= _MAX_EVERY_S:
+        reason = "the span is nothing" if seconds < _MIN_EVERY_S else "the span is longer than ten years"
         raise ScheduleError(expression, expression.index(found["number"]), reason, "every 15m")
     return seconds * 1000
 
@@ -262,16 +220,29 @@ def _parse_once(expression: str) -> datetime:
     start = len(expression) - len(expression.lstrip())
     if found is None:
         raise ScheduleError(expression, start, "it is no date and time", "2030-12-24T18:00")
+    day = _read_part(expression, found, "date", date.fromisoformat)
+    clock = _read_part(expression, found, "time", time.fromisoformat) if found["time"] else time()
+    if not 1970 <= day.year < _LATEST.year:
+        raise ScheduleError(expression, start, f"the year {day.year} is out of range", fix="Use 1970 or a later one.")
+    if found["zone"]:
+        clock = clock.replace(tzinfo=_read_part(expression, found, "zone", _read_offset))
+    return datetime.combine(day, clock)
+
+
+def _read_part(expression: str, found: re.Match[str], name: str, read: Callable[[str], _T]) -> _T:
+    """One part of a date and time. Raises `ScheduleError` at its place for one that no calendar has."""
+    text = found[name]
     try:
-        wall = datetime.fromisoformat(f"{found['date']}T{found['time'] or '00:00'}")
-        zone = found["zone"]
-        if zone:
-            wall = datetime.fromisoformat(wall.isoformat() + ("+00:00" if zone in "Zz" else zone))
+        return read(text)
     except ValueError as error:
-        raise ScheduleError(expression, start, f"there is no such date and time ({error})") from error
-    if not 1970 <= wall.year < _LATEST.year:
-        raise ScheduleError(expression, start, "the year is out of range")
-    return wall
+        position = len(expression) - len(expression.lstrip()) + found.start(name)
+        noun = "offset from UTC" if name == "zone" else name
+        reason = f"there is no {noun} {text}"
+        raise ScheduleError(expression, position, reason, fix="Use a form such as 2030-12-24T18:00.") from error
+
+
+def _read_offset(text: str) -> tzinfo | None:
+    return datetime.fromisoformat("2000-01-01T00:00" + ("+00:00" if text in "Zz" else text)).tzinfo
 
 
 def _shortest(seconds: int) -> str:
@@ -281,26 +252,36 @@ def _shortest(seconds: int) -> str:
     return f"{seconds}s"
 
 
-_NAMED = {text: name.removeprefix("@") for name, text in ALIASES.items()}
 _WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_BY_NAME = {name[:3].lower(): name for name in _WEEKDAYS} | {str(number): name for number, name in enumerate(_WEEKDAYS)}
 
 
 def _describe_cron(expression: str) -> str:
-    fields = expression.split()
+    fields = ALIASES.get(expression.strip().lower(), expression).split()
     if len(fields) != 5:
         return expression
     minute, hour, day, month, weekday = fields
-    if month != "*" or day != "*" or not minute.isdecimal():
+    if month != "*" or day != "*":
         return expression
-    if hour == "*" and weekday == "*":
-        return f"every hour at :{int(minute):02d}"
-    if not hour.isdecimal():
+    if hour == "*" and weekday == "*" and (often := _describe_minutes(minute)):
+        return often
+    if not minute.isdecimal() or not hour.isdecimal():
         return expression
     at = f"{int(hour):02d}:{int(minute):02d}"
     if weekday == "*":
         return f"every day at {at}"
     if weekday.lower() in {"1-5", "mon-fri"}:
         return f"Monday to Friday at {at}"
-    if weekday.isdecimal() and int(weekday) < len(_WEEKDAYS):
-        return f"every {_WEEKDAYS[int(weekday)]} at {at}"
+    if weekday.lower() in _BY_NAME:
+        return f"every {_BY_NAME[weekday.lower()]} at {at}"
     return expression
+
+
+def _describe_minutes(minute: str) -> str | None:
+    if minute.isdecimal():
+        return f"every hour at :{int(minute):02d}"
+    step = "1" if minute == "*" else minute.removeprefix("*/")
+    # Other steps begin anew with each hour.
+    if step.isdecimal() and 60 % int(step) == 0 and int(step) < 60:
+        return "every minute" if int(step) == 1 else f"every {int(step)} minutes"
+    return None

@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 
 from nanotasks.domain import recurrence
 from nanotasks.domain.cron import parse_cron
-from nanotasks.domain.recurrence import ScheduleError, ZoneError, between, describe, next_fire, next_of, parse, upcoming
+from nanotasks.domain.recurrence import (
+    Kind,
+    ScheduleError,
+    ZoneError,
+    between,
+    describe,
+    next_fire,
+    next_of,
+    parse,
+    upcoming,
+)
+from nanotasks.domain.vocabulary import SERIES_KINDS
 
 RECORDED = json.loads((Path(__file__).parents[2] / "data" / "cron.json").read_text())
 MINUTE = 60_000
@@ -52,17 +63,35 @@ def test_recorded_cases(case: dict[str, Any]) -> None:
         ("0,15,45 2 * * *", "Europe/Berlin", "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:00Z"]),
         ("0 2-3 * * *", "Europe/Berlin", "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:00Z"]),
         ("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:15Z", ["2026-03-29T00:30Z", "2026-03-29T01:00Z"]),
+        ("30 */2 * * *", "Europe/Berlin", "2026-03-28T23:45Z", ["2026-03-29T01:00Z", "2026-03-29T02:30Z"]),
         # Berlin, 25 October 2026: 03:00 is followed by 02:00.
         ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00Z", ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]),
         ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:45Z", ["2026-10-26T01:30Z"]),
         ("30 * * * *", "Europe/Berlin", "2026-10-25T00:00Z", ["2026-10-25T00:30Z", "2026-10-25T01:30Z"]),
         ("0,30 * * * *", "Europe/Berlin", "2026-10-25T00:15Z", ["2026-10-25T00:30Z", "2026-10-25T01:00Z"]),
+        ("30 */2 * * *", "Europe/Berlin", "2026-10-25T00:15Z", ["2026-10-25T00:30Z", "2026-10-25T03:30Z"]),
         ("0 3 * * *", "Europe/Berlin", "2026-10-25T00:00Z", ["2026-10-25T02:00Z"]),
-        # Lord Howe moves by half an hour; Beirut at midnight; Samoa left out 30 December 2011.
+        # Lord Howe moves by half an hour; Beirut and Sao Paulo at midnight; Samoa left out 30 December 2011.
         ("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00Z", ["2026-10-03T15:30Z", "2026-10-04T15:15Z"]),
+        ("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T12:00Z", ["2026-04-04T14:45Z", "2026-04-05T15:15Z"]),
+        ("45 * * * *", "Australia/Lord_Howe", "2026-04-04T14:00Z", ["2026-04-04T14:45Z", "2026-04-04T15:15Z"]),
+        ("30 0 * * *", "America/Sao_Paulo", "2018-11-03T12:00Z", ["2018-11-04T03:00Z", "2018-11-05T02:30Z"]),
+        ("30 23 * * *", "America/Sao_Paulo", "2018-02-17T12:00Z", ["2018-02-18T01:30Z", "2018-02-19T02:30Z"]),
         ("0 0 * * *", "Asia/Beirut", "2026-03-28T12:00Z", ["2026-03-28T22:00Z", "2026-03-29T21:00Z"]),
         ("0 10 * * *", "Pacific/Apia", "2011-12-29T12:00Z", ["2011-12-29T20:00Z", "2011-12-30T10:00Z"]),
+        ("0 10 30 12 *", "Pacific/Apia", "2011-12-29T12:00Z", ["2011-12-30T10:00Z", "2012-12-29T20:00Z"]),
+        ("0 * * * *", "Pacific/Apia", "2011-12-30T08:30Z", ["2011-12-30T09:00Z", "2011-12-30T10:00Z"]),
+        # Monrovia was 44:30 behind until 7 January 1972, when 00:00 became 00:44:30.
+        ("0 12 * * *", "Africa/Monrovia", "1972-01-05T00:00Z", ["1972-01-05T12:44:30Z", "1972-01-06T12:44:30Z"]),
+        ("0 0 * * *", "Africa/Monrovia", "1972-01-06T12:00Z", ["1972-01-07T00:45Z", "1972-01-08T00:00Z"]),
         ("0 0 29 2 *", "UTC", "2096-03-01T00:00Z", ["2104-02-29T00:00Z"]),
+        ("0 0 * 2 mon#5", "UTC", "2026-01-01T00:00Z", ["2044-02-29T00:00Z", "2072-02-29T00:00Z"]),
+        ("0 0 * 2 mon#5", "UTC", "2072-03-01T00:00Z", ["2112-02-29T00:00Z", "2140-02-29T00:00Z"]),
+        ("0 9 * * *,fri#2", "UTC", "2026-01-01T00:00Z", ["2026-01-01T09:00Z", "2026-01-02T09:00Z"]),
+        ("0 9 *,L * *", "UTC", "2026-01-01T00:00Z", ["2026-01-01T09:00Z", "2026-01-02T09:00Z"]),
+        ("0 9 L,15 * *", "UTC", "2026-01-01T00:00Z", ["2026-01-15T09:00Z", "2026-01-31T09:00Z"]),
+        ("0 9 * Jan-MAR SAT-sun", "UTC", "2026-03-28T10:00Z", ["2026-03-29T09:00Z", "2027-01-02T09:00Z"]),
+        ("0 9 * * FriL,mon", "UTC", "2026-01-27T00:00Z", ["2026-01-30T09:00Z", "2026-02-02T09:00Z"]),
         ("0 9 L * *", "UTC", "2026-01-31T10:00Z", ["2026-02-28T09:00Z", "2026-03-31T09:00Z"]),
         ("0 9 * * fri#2", "UTC", "2026-01-01T00:00Z", ["2026-01-09T09:00Z", "2026-02-13T09:00Z"]),
         ("0 9 * * 5L", "UTC", "2026-01-01T00:00Z", ["2026-01-30T09:00Z", "2026-02-27T09:00Z"]),
@@ -156,6 +185,17 @@ def test_time_goes_forward(zone: str, after: int, minute: str, hour: str) -> Non
     assert first - after <= 26 * 3_600_000
 
 
+def test_each_change_of_every_zone() -> None:
+    """Over each change of every zone's clock: one run a day, whatever happens."""
+    daily = parse("cron", "30 2 * * *")
+    for zone in CHANGING:
+        for change in changes(zone):
+            start = round((change - timedelta(days=2)).timestamp() * 1000)
+            fired = upcoming(daily, zone, start, 4)
+            dates = [datetime.fromtimestamp(at / 1000, ZoneInfo(zone)).date() for at in fired]
+            assert dates == [dates[0] + timedelta(days=number) for number in range(4)], (zone, change)
+
+
 VALUES = {"minute": (0, 59), "hour": (0, 23), "day": (1, 28), "month": (1, 12), "weekday": (0, 6)}
 
 
@@ -200,7 +240,22 @@ def test_another_library_agrees_in_utc(parts: tuple[str, ...], after: int) -> No
         ("0 0 ? * 1", 4, "is not supported", "0 0 * * 1"),
         ("0 9 * * mon#6", 12, "#1 to #5", "0 9 * * mon#1"),
         ("@dayly", 0, "no name @dayly", "@daily"),
-        ("R R * * *", 0, "'r' is no minute", None),
+        ("R R * * *", 0, "'R' is no minute", None),
+        ("0 9 * * sat-mon", 8, "runs backwards", "0 9 * * 6,0-1"),
+        ("0 9 * * 7-2", 8, "runs backwards", "0 9 * * 0-2"),
+        ("0 9 15 oct-jan *", 7, "runs backwards", "0 9 15 10-12,1 *"),
+        ("0 9 1L * *", 4, "'1L' is no day of month", "0 9 L * *"),
+        ("0 9 31 apr,JUN *", 4, "day 31 comes in none of these months", "0 9 L apr,JUN *"),
+        ("0 9 * * MNO", 8, "'MNO' is no day of week", "0 9 * * mon"),
+        ("  0 9  *  * mno", 12, "'mno' is no day of week", "0 9  *  * mon"),
+        ("0 9 0 * *", 4, "day of month 0 is not between 1 and 31", "0 9 1 * *"),
+        ("0 9 * 13 *", 6, "month 13", "0 9 * 12 *"),
+        ("0 9 * * 8", 8, "day of week 8", "0 9 * * 7"),
+        ("1- * * * *", 2, "minute lacks a value", None),
+        ("0,30,*/x * * * *", 7, "step 'x' is no number", None),
+        ("@daily 9", 7, "nothing follows @daily", "@daily"),
+        ("0 9 * * * * 2026", 10, "7 fields", "0 9 * * *"),
+        ("9" * 5000 + " * * * *", 500, "5008 characters, and 500 are allowed", None),
         ("", 0, "0 fields", "0 9 * * *"),
         ("every day at nine", 17, "4 fields", None),
     ],
@@ -210,13 +265,18 @@ def test_refusals(expression: str, position: int, words: str, suggestion: str | 
     with pytest.raises(ScheduleError, match=words) as refused:
         parse("cron", expression)
     assert (refused.value.position, refused.value.suggestion) == (position, suggestion)
+    said = str(refused.value)
+    assert f", at character {position + 1}. " in said and len(said) < 300
     if suggestion:
         parse("cron", suggestion)
+        assert said.endswith(f'Did you mean "{suggestion}"?')
+    else:
+        assert said.endswith(("@daily.", "Make it shorter."))
 
 
 def test_every_counts_from_its_anchor() -> None:
     """A span of time goes by elapsed time: the anchor itself, and each multiple after it."""
-    schedule = recurrence.Schedule("every", "every 90m", every_ms=90 * MINUTE, anchor_ms=1_000_000)
+    schedule = recurrence.Schedule(Kind.EVERY, "every 90m", every_ms=90 * MINUTE, anchor_ms=1_000_000)
     assert next_of(schedule, "Europe/Berlin", 0) == 1_000_000
     assert next_of(schedule, "Europe/Berlin", 1_000_000) == 1_000_000 + 90 * MINUTE
     assert next_of(schedule, "Europe/Berlin", 1_000_000 + 91 * MINUTE) == 1_000_000 + 180 * MINUTE
@@ -231,12 +291,31 @@ def test_spans(text: str, seconds: int) -> None:
     assert parse("every", text).every_ms == seconds * 1000
 
 
-@pytest.mark.parametrize("text", ["every", "every 0m", "soon", "15", "every -5m", "every 99999 weeks"])
-def test_spans_that_are_none(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        ("every", 5),
+        ("every 0m", 6),
+        ("soon", 0),
+        ("15", 0),
+        (" every  -5m ", 8),
+        ("every 99999 weeks", 6),
+        ("everyday", 0),
+    ],
+)
+def test_spans_that_are_none(text: str, position: int) -> None:
     """Anything else is refused with a suggestion."""
     with pytest.raises(ScheduleError) as refused:
         parse("every", text)
-    assert refused.value.suggestion == "every 15m"
+    assert (refused.value.position, refused.value.suggestion) == (position, "every 15m")
+
+
+def test_kinds() -> None:
+    """A kind is a word of the stored vocabulary, and any other is a fault of the caller."""
+    assert tuple(Kind) == SERIES_KINDS
+    assert parse(Kind.CRON, "@daily") == parse("cron", "@daily")
+    with pytest.raises(ValueError, match="no kind of schedule: use one of once, cron, every"):
+        parse("weekly", "@weekly")
 
 
 @pytest.mark.parametrize(
@@ -258,11 +337,23 @@ def test_a_single_time(text: str, at: str) -> None:
     assert next_of(schedule, "Europe/Berlin", ms(at)) is None
 
 
-@pytest.mark.parametrize("text", ["tomorrow", "2026-02-30T10:00", "2026-12-01T25:00", "", "2026-W03-4"])
-def test_single_times_that_are_none(text: str) -> None:
-    """What is no date and time is refused."""
-    with pytest.raises(ScheduleError):
+@pytest.mark.parametrize(
+    ("text", "position", "words"),
+    [
+        ("tomorrow", 0, "no date and time"),
+        ("", 0, "no date and time"),
+        ("2026-W03-4", 0, "no date and time"),
+        (" 2026-02-30T10:00", 1, "no date 2026-02-30"),
+        ("2026-12-01T25:00", 11, "no time 25:00"),
+        ("2026-12-01T09:00+99:00", 16, r"no offset from UTC \+99:00"),
+        ("1888-01-01", 0, "year 1888 is out of range"),
+    ],
+)
+def test_single_times_that_are_none(text: str, position: int, words: str) -> None:
+    """What is no date and time is refused, with the place of the part that is wrong."""
+    with pytest.raises(ScheduleError, match=words) as refused:
         parse("once", text)
+    assert refused.value.position == position
 
 
 @pytest.mark.parametrize(
@@ -283,6 +374,13 @@ def test_zones(name: str, suggestion: str | None) -> None:
         ("cron", "30 18 * * 1-5", "Monday to Friday at 18:30"),
         ("cron", "0 9 * * 5", "every Friday at 09:00"),
         ("cron", "5 * * * *", "every hour at :05"),
+        ("cron", "0 9 * * Fri", "every Friday at 09:00"),
+        ("cron", "* * * * *", "every minute"),
+        ("cron", "*/15 * * * *", "every 15 minutes"),
+        ("cron", "*/25 * * * *", "*/25 * * * *"),
+        ("cron", "*/60 * * * *", "*/60 * * * *"),
+        ("cron", "@daily", "every day at 00:00"),
+        ("cron", "@monthly", "@monthly"),
         ("cron", "*/5 9-17 * * *", "*/5 9-17 * * *"),
         ("every", "every 900s", "every 15m"),
         ("once", "2026-12-01T09:00", "once, 2026-12-01 09:00"),
