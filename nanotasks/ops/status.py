@@ -18,8 +18,8 @@ from nanotasks.central.sessions import AgentSession
 from nanotasks.settings import Settings
 from nanotasks.sweep import ticks
 
-# A due time of 0 means at once, which is since the session was last active.
-_due_since = case(
+# Since when a session is due. A due time of 0 means at once, which is since the session was last active.
+due_since = case(
     (AgentSession.next_due_at == 0, func.coalesce(AgentSession.last_active, AgentSession.created_at)),
     else_=AgentSession.next_due_at,
 )
@@ -73,7 +73,7 @@ def _oldest(session: Session, now: int) -> dict[str, int | None]:
     return {
         "unrouted_event_at": _least(session, InboundEvent.received_at, InboundEvent.state == "pending"),
         "unappended_route_at": _least(session, InboundRoute.created_at, InboundRoute.state == "pending"),
-        "due_session_at": _least(session, _due_since, AgentSession.status == "active", AgentSession.next_due_at <= now),
+        "due_session_at": _least(session, due_since, AgentSession.status == "active", AgentSession.next_due_at <= now),
         "open_delivery_at": _least(session, Delivery.created_at, Delivery.state.in_(OPEN_STATES)),
     }
 

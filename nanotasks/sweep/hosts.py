@@ -7,7 +7,7 @@ An operator's `draining` stays as it is. Signals are sent only to hosts that are
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from nanotasks.central import Database, rows_changed
@@ -37,11 +37,15 @@ def mark_stopped(db: Database, settings: Settings) -> None:
 
 
 def mark_silent(db: Database, settings: Settings) -> list[str]:
-    """Call hosts down that are silent for too long; every host that is down."""
+    """Call hosts down that are silent for too long; every host that is down, or drains and is silent.
+
+    What such a host holds is freed. One that drains stays so in its row: that is an operator's decision.
+    """
     with db.write() as session:
         silent = db.now_ms(session) - round(settings.host_timeout_s * 1000)
         session.execute(update(Host).where(Host.state == "up", Host.heartbeat_at < silent).values(state="down"))
-        return list(session.scalars(select(Host.id).where(Host.state == "down").order_by(Host.id)))
+        gone = or_(Host.state == "down", and_(Host.state == "draining", Host.heartbeat_at < silent))
+        return list(session.scalars(select(Host.id).where(gone).order_by(Host.id)))
 
 
 def hosts_at_work(db: Database) -> list[str]:

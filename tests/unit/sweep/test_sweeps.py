@@ -416,6 +416,19 @@ def test_a_host_that_was_stopped_is_down_at_once(central: Database) -> None:
     assert hosts.hosts_at_work(central) == ["a"]
 
 
+def test_a_draining_host_that_dies_is_found(central: Database) -> None:
+    """What it holds has to be freed like that of any other; its state stays the operator's."""
+    hosts.heartbeat(central, CONFIG)
+    with central.write() as session:
+        session.execute(update(Host).values(state="draining"))
+    assert hosts.mark_silent(central, CONFIG) == []
+    with central.write() as session:
+        session.execute(update(Host).values(heartbeat_at=1))
+    assert hosts.mark_silent(central, CONFIG) == ["a"]
+    with central.read() as session:
+        assert session.scalars(select(Host.state)).all() == ["draining"]
+
+
 def test_a_draining_host_stays_so(central: Database) -> None:
     """A heartbeat does not undo an operator's decision."""
     hosts.heartbeat(central, CONFIG)

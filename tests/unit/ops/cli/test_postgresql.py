@@ -8,6 +8,8 @@ import pytest
 
 from nanotasks import settings as settings_module
 from nanotasks.central import database
+from nanotasks.central.hosts import Host
+from nanotasks.clock import now_ms
 from nanotasks.testing import PostgresServer
 from tests.unit.ops.cli.command_line import Cli
 from tests.unit.ops.cli.conftest import FAMILY
@@ -39,6 +41,12 @@ def test_everything_works_on_postgresql(
     assert cli("sessions", "list", "--group", "andy", "--json").json[0]["id"] == session
     assert cli("status", "--json").json["deliveries"] == {"dead": 1}
     assert cli("db", "check").code == 0
+    with database(settings_module.settings()).write() as tx:
+        tx.add(Host(id="vm", heartbeat_at=now_ms(), created_at=0))
+    assert cli("hosts", "drain", "vm").code == 0
+    assert [row["state"] for row in cli("hosts", "list", "--json").json] == ["draining"]
+    assert cli("hosts", "show", "vm", "--json").json["held_leases"] == []
+    assert cli("hosts", "undrain", "vm", "--json").json["state"] == "up"
     assert "1 delivery" in cli("sessions", "delete", session).err
     assert cli("groups", "delete", "andy").code == 4
     for noun, name in (("groups", "andy"), ("chats", "Family"), ("users", "Alice")):
