@@ -12,6 +12,7 @@ from agent_runner.commands import is_clear, raw_command
 from agent_runner.config import Config
 from agent_runner.conversation import Conversation
 from agent_runner.destinations import addendum
+from agent_runner.failures import OTHER
 from agent_runner.formatter import Formatter
 from agent_runner.inbound import Inbound
 from agent_runner.ledger import Change, Ledger
@@ -86,7 +87,8 @@ class Intake:
             completed=[*(row.id for row in clears), *completed],
             failed=failed,
             claimed=[*(batch.ids if batch else ()), *(row.id for row in scripted)],
-            tasks=[row.id for row in (*(batch.rows if batch else ()), *scripted) if row.is_task],
+            tasks=[row.id for row in due.rows if row.is_task],
+            ends=_unreadable(due.rows, failed),
             forget=bool(clears),
         )
         self._ledger.commit(change, self._turns.current() or batch)
@@ -144,5 +146,12 @@ class Intake:
         with self._inbound.open() as reader:
             destinations = reader.destinations()
         batch, completed, failed = self._batch([outcome.task], (), destinations)
-        self._ledger.commit(Change(completed=completed, failed=failed), self._turns.current() or batch)
+        ends = _unreadable([outcome.task], failed)
+        self._ledger.commit(Change(completed=completed, failed=failed, ends=ends), self._turns.current() or batch)
         self._send(batch, destinations)
+
+
+def _unreadable(rows: Sequence[InboundRow], failed: Sequence[str]) -> list[TaskEnd]:
+    """The ends of those scheduled tasks that cannot be made into a prompt."""
+    error = "The task cannot be shown to the agent; the runner's log says why (row_not_renderable)."
+    return [TaskEnd(row.id, "failed", OTHER, error) for row in rows if row.is_task and row.id in failed]

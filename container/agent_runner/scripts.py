@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from agent_runner import log
 from agent_runner.rows import InboundRow
@@ -21,6 +22,7 @@ from agent_runner.values import field, parse_content, parse_json, storable, to_j
 TIMEOUT_S = 30.0
 MAX_OUTPUT_BYTES = 1024 * 1024
 _LOGGED_CHARS = 500
+_SHOWN_CHARS = 200
 _LOOK_S = 0.02
 
 
@@ -49,7 +51,7 @@ def decide(row: InboundRow, output: str) -> Outcome:
     if field(answer, "wakeAgent") is False:
         return Outcome(None)
     if field(answer, "wakeAgent") is not True:
-        return Outcome(None, _no_answer(lines[-1] if lines else ""))
+        return Outcome(None, _no_answer(answer, lines[-1] if lines else ""))
     content = parse_content(row.content)
     try:
         return Outcome(row._replace(content=to_json({**content, "scriptOutput": field(answer, "data")})))
@@ -57,10 +59,14 @@ def decide(row: InboundRow, output: str) -> Outcome:
         return Outcome(None, "Its data is nested too deeply.")
 
 
-def _no_answer(last: str) -> str:
+def _no_answer(answer: Any, last: str) -> str:
     if not last.strip():
         return "The script wrote nothing; its last line must be JSON with a boolean wakeAgent."
-    return f"The last line of the script is not JSON with a boolean wakeAgent: {last[:200]}"
+    if not isinstance(answer, dict):
+        return f"The last line of the script is not a JSON object with a boolean wakeAgent: {last[:_SHOWN_CHARS]}"
+    if "wakeAgent" not in answer:
+        return f"The last line of the script has no wakeAgent: {last[:_SHOWN_CHARS]}"
+    return f"The wakeAgent in the last line of the script is neither true nor false: {last[:_SHOWN_CHARS]}"
 
 
 _FAILURES = {
@@ -70,11 +76,14 @@ _FAILURES = {
 }
 
 
-def _failure(end: int | str, errors: str, limit_s: float) -> str:
-    said = f" It said: {errors.strip()[-_LOGGED_CHARS:]}" if errors.strip() else ""
-    if isinstance(end, int):
-        return f"The script exited with {end}.{said}"
-    return _FAILURES[end].format(limit=limit_s) + said
+def _failure(end: int | str, limit_s: float) -> str:
+    return f"The script exited with {end}." if isinstance(end, int) else _FAILURES[end].format(limit=limit_s)
+
+
+def _with_stderr(error: str, errors: str) -> str:
+    """What went wrong, and the end of what the script said about it."""
+    said = errors.strip()[-_LOGGED_CHARS:]
+    return storable(f"{error} It said: {said}" if said else error)
 
 
 class ScriptRunner:
@@ -85,14 +94,21 @@ class ScriptRunner:
         self._touch = touch
         self._timeout_s = timeout_s
         self._stopped = threading.Event()
-        self._one_at_a_time = threading.Lock()
+        # One thread works off the queue, since waiters for a lock are served in any order; it ends when nothing waits.
+        self._queue: deque[tuple[InboundRow, Callable[[InboundRow, Outcome], None]]] = deque()
+        self._guard = threading.Lock()
+        self._busy = False
         self._latest: threading.Thread | None = None
 
     def start(self, rows: Iterable[InboundRow], done: Callable[[InboundRow, Outcome], None]) -> None:
-        """Run these rows' scripts in order; `done` is called in another thread, once per row."""
-        thread = threading.Thread(target=self._run_all, args=(list(rows), done), name="task-scripts", daemon=True)
-        self._latest = thread
-        thread.start()
+        """Run these rows' scripts after those that wait; `done` is called in another thread, once per row."""
+        with self._guard:
+            self._queue.extend((row, done) for row in rows)
+            if self._busy:
+                return
+            self._busy = True
+            self._latest = threading.Thread(target=self._run_all, name="task-scripts", daemon=True)
+            self._latest.start()
 
     def stop(self, wait_s: float) -> None:
         """Kill what runs, within `wait_s`; nothing is reported any more."""
@@ -102,6 +118,13 @@ class ScriptRunner:
 
     def run(self, row: InboundRow) -> Outcome:
         """Run one row's script to its end."""
+        try:
+            return self._run(row)
+        except OSError as error:  # no bash, no room for its files
+            log.error("task_script_failed", id=row.id, error=error)
+            return Outcome(None, f"The script cannot be run: {error}")
+
+    def _run(self, row: InboundRow) -> Outcome:
         import tempfile
 
         # Files rather than pipes: a child that outlives the script cannot hold anybody up by keeping one open.
@@ -112,25 +135,26 @@ class ScriptRunner:
         ):
             file.write(storable(script_of(row) or ""))
             file.flush()
-            try:
-                end = self._execute(file.name, output, errors)
-            except OSError as error:
-                log.error("task_script_failed", id=row.id, error=error)
-                return Outcome(None, f"The script cannot be run: {error}")
+            end = self._execute(file.name, output, errors)
             said = _read(errors)
             log.debug("task_script_stderr", id=row.id, text=said[:_LOGGED_CHARS])
-            outcome = decide(row, _read(output)) if end == 0 else Outcome(None, _failure(end, said, self._timeout_s))
+            outcome = decide(row, _read(output)) if end == 0 else Outcome(None, _failure(end, self._timeout_s))
         log.info("task_script", id=row.id, end=end, wakes=outcome.task is not None)
-        return outcome
+        return outcome._replace(error=_with_stderr(outcome.error, said)) if outcome.error else outcome
 
-    def _run_all(self, rows: list[InboundRow], done: Callable[[InboundRow, Outcome], None]) -> None:
-        with self._one_at_a_time:
-            for row in rows:
-                if self._stopped.is_set():
-                    return
-                outcome = self.run(row)
-                if not self._stopped.is_set():
-                    done(row, outcome)
+    def _run_all(self) -> None:
+        while (waiting := self._next()) is not None:
+            row, done = waiting
+            outcome = self.run(row)
+            if not self._stopped.is_set():
+                done(row, outcome)
+
+    def _next(self) -> tuple[InboundRow, Callable[[InboundRow, Outcome], None]] | None:
+        with self._guard:
+            if self._queue and not self._stopped.is_set():
+                return self._queue.popleft()
+            self._busy = False
+            return None
 
     def _execute(self, path: str, output: IO[bytes], errors: IO[bytes]) -> int | str:
         """The exit code, or why the script was killed."""

@@ -216,6 +216,30 @@ def test_a_crash_leaves_the_claim_for_the_host(one_session: SessionByHand, start
     check(one_session)
 
 
+def test_a_kill_in_the_turn_of_a_task(session: SessionByHand, start: Start) -> None:
+    """Its report says when it was claimed and nothing else; the next claim overwrites that."""
+
+    def report() -> dict[str, Any]:
+        (found,) = session.read("SELECT * FROM task_reports")
+        return found
+
+    row = session.post(json.dumps({"prompt": "slow 1"}), kind="task")
+    agent = start(session)
+    agent.wait_for_log("prompt")
+    assert agent.end(signal.SIGKILL) == -signal.SIGKILL
+    killed = report()
+    assert {name for name, value in killed.items() if value is not None} == {"message_id", "claimed_at"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", killed["claimed_at"])
+    start(session)
+    session.wait_done(row)
+    ended = report()
+    assert (ended["outcome"], ended["error"]) == ("succeeded", None)
+    assert killed["claimed_at"] < ended["claimed_at"] < ended["ended_at"]
+    assert "That took 1 seconds." in ended["result"]
+    assert session.texts() == ["That took 1 seconds."]
+    check(session)
+
+
 def test_a_stale_claim_and_tool_are_cleared(one_session: SessionByHand, start: Start) -> None:
     """Whatever wrote them is dead."""
     row = one_session.post(chat("echo x"))
@@ -277,6 +301,22 @@ def test_a_tool_in_another_process_knows_what_is_answered(one_session: SessionBy
     assert answer == {"content": [{"type": "text", "text": "Message sent to (current conversation) (id: 5)"}]}
     (sent,) = one_session.sent()
     assert sent["in_reply_to"] == row != context
+
+
+def test_the_tool_server_waits_for_a_host_that_answers(one_session: SessionByHand) -> None:
+    """It reads the session's configuration itself, and passes on what the host says of the schedule."""
+    one_session.configure(provider="demo", hostAnswers=True)
+    server = ToolServer(one_session)
+    for number, (ok, said) in enumerate(((True, "Next: soon"), (False, "no such task"))):
+        server.send("tools/call", name="pause_task", arguments={"taskId": "t1"})
+        request = one_session.wait(lambda count=number: one_session.sent()[count:], "a request")[0]
+        answer = {"type": "task_response", "requestId": request["id"], "ok": ok, "text": said}
+        one_session.post(json.dumps(answer), id=f"resp-{request['id']}", kind="system", trigger=0)
+        result = server.receive()
+        expected = "Task pause requested: t1\nNext: soon" if ok else "Error: no such task"
+        assert (result["content"][0]["text"], result.get("isError", False)) == (expected, not ok)
+        assert one_session.acks()[f"resp-{request['id']}"] == "completed"
+    server.close()
 
 
 def test_many_writers_never_take_the_same_seq(one_session: SessionByHand, start: Start) -> None:

@@ -115,6 +115,10 @@ class SessionByHand:
         """As a host does that believes this session's runner dead (NanoClaw 2's sweep)."""
         self._write(self.outbound, lambda db: db.execute("DELETE FROM processing_ack WHERE status = 'processing'"))
 
+    def delete_acks(self) -> None:
+        """As if nothing had ever been answered."""
+        self._write(self.outbound, lambda db: db.execute("DELETE FROM processing_ack"))
+
     def destinations(self, *rows: Mapping[str, Any]) -> None:
         """Replace all destinations, in one transaction."""
 

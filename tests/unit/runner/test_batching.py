@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,28 @@ def test_a_row_that_died_with_an_agent_keeps_its_place_for_a_while(
     later = session.post()
     elsewhere = session.post(platform_id="tg:200")
     assert ids(due(session)) == ([later] if overtaken else []) + [elsewhere]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("T", [0]),
+        ("TT", [0]),
+        ("Tt", [0]),
+        ("cTc", [1]),
+        ("ctTt", [0, 1]),
+        ("ttcT", [0, 1, 2]),
+        ("ttTc", [0, 1, 3]),
+        ("S", [0]),
+        ("tSt", [0]),
+    ],
+)
+def test_a_task_is_alone_and_keeps_its_place(session: SessionByHand, pattern: str, taken: list[int]) -> None:
+    """No context with it, no other row, and nothing behind it is taken first. `T` is a task, `S` one with a script."""
+    content = {"T": json.dumps({"prompt": "p"}), "S": json.dumps({"prompt": "p", "script": "true"})}
+    rows = [
+        session.post(content.get(c), kind="task" if c in content else "chat", trigger=int(c != "c")) for c in pattern
+    ]
+    found = due(session)
+    assert ids(found) == [rows[at] for at in taken]
+    assert found.overtaken == ()

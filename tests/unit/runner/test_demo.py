@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -149,7 +150,8 @@ def test_failure(ask: Ask) -> None:
 def test_help_lists_every_command(ask: Ask) -> None:
     """One line each."""
     (text,) = ask("help!")
-    for verb in ("echo", "say", "to", "silent", "slow", "tool", "file", "count", "fail", "crash", "/clear"):
+    verbs = "echo say to silent slow tool file remind every tasks count fail crash /clear"
+    for verb in verbs.split():
         assert any(line.startswith(verb) for line in text.splitlines())
 
 
@@ -159,6 +161,37 @@ def test_a_task_is_announced(session: SessionByHand, ask: Ask) -> None:
         row = session.post(json.dumps({"prompt": prompt}), kind="task", channel_type=None, platform_id=None)
         session.wait_done(row)
         assert session.texts()[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "recurrence", "seconds"),
+    [
+        ("remind 10s feed the cat", None, 10),
+        ("remind 5m feed the cat", None, 300),
+        ("every 15m feed the cat", "every 15m", 900),
+    ],
+)
+def test_scheduling(session: SessionByHand, ask: Ask, text: str, recurrence: str | None, seconds: int) -> None:
+    """The host is asked for it, and the chat sees what the tool said."""
+    before = datetime.now(UTC)
+    session.wait_done(session.post(chat(text)))
+    request, answer = session.sent()
+    content = json.loads(request["content"])
+    assert (request["kind"], content["action"]) == ("system", "schedule_task")
+    assert (content["prompt"], content["recurrence"]) == ("feed the cat", recurrence)
+    late = (datetime.fromisoformat(content["processAfter"]) - before).total_seconds()
+    assert seconds - 1 <= late <= seconds + 10
+    assert json.loads(answer["content"])["text"].startswith(f"Task scheduled (id: {request['id']}, runs at: ")
+
+
+def test_managing_tasks(session: SessionByHand, ask: Ask) -> None:
+    """Listing, pausing, resuming and cancelling, by the id that the list shows."""
+    session.post(json.dumps({"prompt": "p"}), id="t1", kind="task", process_after="2999-01-01T00:00:00.000Z")
+    assert ask("tasks") == ["- t1 [pending] at=2999-01-01T00:00:00.000Z \u2192 p"]
+    for text, action in (("pause t1", "pause_task"), ("resume t1", "resume_task"), ("cancel t1", "cancel_task")):
+        session.wait_done(session.post(chat(text)))
+        request = [row for row in session.sent() if row["kind"] == "system"][-1]
+        assert json.loads(request["content"]) == {"action": action, "taskId": "t1"}
 
 
 def test_a_webhook_is_reported(session: SessionByHand, ask: Ask) -> None:
