@@ -56,6 +56,8 @@ def upgrade() -> None:
     op.add_column("instances", sa.Column("running_at", sa.BigInteger(), nullable=True))
     _index("ix_inbound_events_dead", "inbound_events", "received_at", "state = 'dead'")
     _index("ix_inbound_routes_dead", "inbound_routes", "finished_at", "state = 'dead'")
+    op.create_index("ix_inbound_events_received_at", "inbound_events", ["received_at"])
+    op.create_index("ix_deliveries_created_at", "deliveries", ["created_at"])
     op.create_index("ix_inbound_routes_created_at", "inbound_routes", ["created_at"])
     op.create_index("ix_delivery_attempts_started_at", "delivery_attempts", ["started_at"])
     op.create_index("ix_instances_started_at", "instances", ["started_at"])
@@ -68,6 +70,7 @@ def upgrade() -> None:
         ("instances", "running_at"),
         ("instances", "ended_at"),
         ("task_attempts", "finished_at"),
+        ("task_runs", "finished_at"),
     ):
         _index(f"ix_{table}_{column}", table, column, f"{column} IS NOT NULL")
 

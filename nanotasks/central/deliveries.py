@@ -63,6 +63,7 @@ class Delivery(Base):
         ),
         Index("ix_deliveries_session_id_in_reply_to", "session_id", "in_reply_to"),
         Index("ix_deliveries_state_created_at", "state", "created_at"),
+        Index("ix_deliveries_created_at", "created_at"),
         Index(
             "ix_deliveries_finished_at",
             "finished_at",

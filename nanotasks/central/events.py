@@ -58,6 +58,7 @@ class InboundEvent(Base):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index("ix_inbound_events_received_at", "received_at"),
         Index(
             "ix_inbound_events_dead",
             "received_at",

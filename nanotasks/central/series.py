@@ -118,6 +118,12 @@ class TaskRun(Base):
             postgresql_where=text("projected_at IS NULL"),
         ),
         Index("ix_task_runs_ended", "outcome", "finished_at"),
+        Index(
+            "ix_task_runs_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[Id]

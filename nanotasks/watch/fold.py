@@ -31,14 +31,14 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from nanotasks.central import Database, figures
-from nanotasks.central.base import in_states, table_of
+from nanotasks.central.base import table_of
 from nanotasks.central.deliveries import Delivery, DeliveryAttempt
 from nanotasks.central.engine import insert_for, insert_missing
 from nanotasks.central.events import Drop, InboundEvent, InboundRoute
 from nanotasks.central.figures import ATTEMPTS, DROPS, MESSAGES, RUNS, DurationBucket, Fold
 from nanotasks.central.hosts import Instance
 from nanotasks.central.series import TaskRun
-from nanotasks.domain.vocabulary import DELIVERY_STATES, RUN_OUTCOMES
+from nanotasks.domain.vocabulary import RUN_OUTCOMES
 
 LAG_MS = 10_000
 # Upper bounds of the buckets in milliseconds; the last takes everything, in effect.
@@ -119,8 +119,6 @@ _DURATIONS: dict[str, Select[Any]] = {
         )
     )
     .where(
-        # Every state, written out, so that the index on state and time fits.
-        in_states("deliveries", *DELIVERY_STATES),
         _within(_deliveries.created_at),
         _routes.appended_at.is_not(None),
         ~exists().where(

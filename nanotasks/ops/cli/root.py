@@ -57,6 +57,7 @@ CATALOGUE = (
     Entry("tasks", "Look", "task", "Scheduled tasks: make, look, run, pause, backfill.", "task"),
     Entry("runs", "Look", "run", "Runs of scheduled tasks: what happened, and once more.", "run"),
     Entry("dead", "Look", "dead", "What was given up: look, retry, discard."),
+    Entry("events", "Look", "events", "Print what happened, or follow what happens, as JSON lines."),
     Entry("metrics", "Look", "metrics", "Print the metrics that Prometheus reads."),
     Entry("settings", "Look", "settings", "List the settings and their values."),
     Entry("db", "Maintain", "db", "Upgrade or check the central database."),

@@ -10,14 +10,12 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, select, text, update
-from sqlalchemy.orm import Session
 
 from nanotasks.central import Database, figures, leases
 from nanotasks.central.deliveries import Delivery
 from nanotasks.central.events import InboundEvent, InboundRoute
 from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.meta import record
-from nanotasks.central.series import TaskRun, TaskSeries
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import PermanentError, TransientError
 from nanotasks.clock import now_ms
@@ -34,6 +32,7 @@ from nanotasks.watch.exposition import exposition
 from nanotasks.watch.fold import fold
 from tests.scene import HOST, Bells, Speaker, Stage
 from tests.unit.watch.reading import figures_of
+from tests.unit.watch.scheduled import run
 
 
 def fold_all(db: Database) -> bool:
@@ -189,7 +188,7 @@ def test_what_waits_longest_is_told_by_kind(andy: Speaker, stage: Stage) -> None
                 next_attempt_at=now - 50_000,
             )
         )
-        _run(session, andy, state="planned", due_at=now - 60_000)
+        run(session, andy, state="planned", due_at=now - 60_000)
     seen = figures_of(db)
     ages = {kind: seen["oldest_due_seconds", (kind,)] for kind in ("intake", "append", "wake", "delivery", "run")}
     assert ages == {
@@ -205,9 +204,9 @@ def test_missed_runs_are_told_by_series(andy: Speaker) -> None:
     """Those of the series with the most, and only so many."""
     with andy.stage.db.write() as session:
         for number in range(SERIES_SHOWN + 5):
-            _run(session, andy, f"s{number:03}", state="ended", outcome="missed", finished_at=now_ms())
-        _run(session, andy, "s104", at=2, state="ended", outcome="missed", finished_at=now_ms())
-        _run(session, andy, "s104", at=3, state="ended", outcome="succeeded", finished_at=now_ms())
+            run(session, andy, f"s{number:03}", state="ended", outcome="missed", finished_at=now_ms())
+        run(session, andy, "s104", at=2, state="ended", outcome="missed", finished_at=now_ms())
+        run(session, andy, "s104", at=3, state="ended", outcome="succeeded", finished_at=now_ms())
     fold_all(andy.stage.db)
     seen = figures_of(andy.stage.db)
     missed = {key[1][0]: value for key, value in seen.items() if key[0] == "missed_runs"}
@@ -303,38 +302,3 @@ def test_a_scrape_stays_cheap(sqlite_central: Database) -> None:
             for row in plan:
                 scanned = re.match(rf"SCAN ({'|'.join(grown)})\b(?! USING (COVERING )?INDEX)", row[3])
                 assert not scanned, f"{row[3]}:\n{statement}"
-
-
-def _run(session: Session, andy: Speaker, series: str = "s", *, at: int = 1, due_at: int = 0, **values: object) -> None:
-    if session.get(TaskSeries, series) is None:
-        session.add(
-            TaskSeries(
-                id=series,
-                agent_group_id=andy.agent_id,
-                session_id=andy.id,
-                prompt="p",
-                kind="once",
-                expression="",
-                zone="UTC",
-                attempts_max=3,
-                retry_classes="",
-                failures_max=5,
-                created_by="test",
-                created_at=1,
-                updated_at=1,
-            )
-        )
-        session.flush()
-    session.add(
-        TaskRun(
-            id=f"run-{series}-{at}",
-            series_id=series,
-            session_id=andy.id,
-            scheduled_for=at,
-            due_at=due_at,
-            inbound_id=f"{series}-{at}",
-            created_at=1,
-            updated_at=1,
-            **values,
-        )
-    )
