@@ -139,6 +139,7 @@ def beat_schedule(config: Settings) -> dict[str, dict[str, Any]]:
         "sweep.due": config.sweep_due_period_s,
         "sweep.containers": config.sweep_containers_period_s,
         "sweep.hosts": config.sweep_hosts_period_s,
+        "sweep.figures": config.sweep_figures_period_s,
     }
     return {
         task: {"task": task, "schedule": period, "options": {"queue": DEFAULT, "expires": max(2 * period, 10.0)}}

@@ -144,6 +144,9 @@ class Settings:
     webhook_uncertain: str = _setting(
         "resend", "What becomes of a send that ended without an answer", choices=("resend", "hold")
     )
+    metrics_token: str = _setting(
+        "", "What a reader of `/metrics` has to show; empty means that only this machine may read them", secret=True
+    )
     file_dir: str = _setting(
         "", "Folder of the file channel's JSONL files; empty means `channels/file` in the data directory"
     )
@@ -154,9 +157,7 @@ class Settings:
 
     # Processes
     worker_concurrency: int = _setting(2, "Children of one worker", least=1)
-    canary_period_s: float = _setting(
-        10.0, "Idle time after which a worker sends itself a task", unit="s", least=_BUSY_S
-    )
+    canary_period_s: float = _setting(10.0, "Period of the task that a worker sends itself", unit="s", least=_BUSY_S)
     canary_silence_s: float = _setting(45.0, "Silence after which a worker counts as deaf and is restarted", unit="s")
     supervise_restart_s: float = _setting(1.0, "Pause before `up` restarts a process that ended", unit="s")
     flower_host: str = _setting("127.0.0.1", "Address Flower listens on")
@@ -177,6 +178,9 @@ class Settings:
         10.0, "Period of the sweep over running agents", unit="s", least=_BUSY_S
     )
     sweep_hosts_period_s: float = _setting(5.0, "Period of the sweep over the hosts", unit="s", least=_BUSY_S)
+    sweep_figures_period_s: float = _setting(
+        10.0, "Period of counting spans and ends for the metrics", unit="s", least=_BUSY_S
+    )
     sweep_batch: int = _setting(100, "Rows one sweep signals, oldest first", least=1)
     resignal_after_s: float = _setting(5.0, "Age of a row before a sweep signals it again", unit="s")
     host_heartbeat_s: float = _setting(5.0, "Period of a host's sign of life", unit="s", least=_BUSY_S)

@@ -92,6 +92,8 @@ class Intake:
             forget=bool(clears),
         )
         self._ledger.commit(change, self._turns.current() or batch)
+        if change.claimed:
+            log.info("claimed", ids=list(change.claimed))
         if clears:
             log.info("session_cleared", ids=[row.id for row in clears])
         if scripted:

@@ -1,16 +1,20 @@
 """One line per event on stderr: `time level event key=value …`. Ids yes, message text only at debug level.
 
-`NANOTASKS_LOG_LEVEL` is `debug`, `info` (the default), `warning` or `error`.
+`NANOTASKS_LOG_LEVEL` is `debug`, `info` (the default), `warning` or `error`. Where `NANOTASKS_LOG_FORMAT` is `json`, a
+line is a JSON object with `timestamp`, `level`, `event`, `session` and the same fields, as the host's logs have.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 from agent_runner.clock import now_iso
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_as_json = os.environ.get("NANOTASKS_LOG_FORMAT", "").lower() == "json"
+_session = os.environ.get("NANOTASKS_SESSION_ID")
 _threshold = _LEVELS.get(os.environ.get("NANOTASKS_LOG_LEVEL", "").lower(), 20)
 
 
@@ -33,12 +37,21 @@ def error(event: str, **fields: object) -> None:
 def _emit(level: str, event: str, fields: dict[str, object]) -> None:
     if _LEVELS[level] < _threshold:
         return
-    line = " ".join([now_iso(), level, event, *(f"{name}={_value(value)}" for name, value in fields.items())])
+    line = _json_line(level, event, fields) if _as_json else _text_line(level, event, fields)
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         pass  # nobody reads the log any more; the messages matter more
+
+
+def _text_line(level: str, event: str, fields: dict[str, object]) -> str:
+    return " ".join([now_iso(), level, event, *(f"{name}={_value(value)}" for name, value in fields.items())])
+
+
+def _json_line(level: str, event: str, fields: dict[str, object]) -> str:
+    head = {"timestamp": now_iso(), "level": level, "event": event}
+    return json.dumps({**head, **({"session": _session} if _session else {}), **fields}, default=str)
 
 
 def _value(value: object) -> str:

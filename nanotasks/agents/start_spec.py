@@ -118,8 +118,14 @@ def prepare(
         working_dir=AGENT if in_docker else str(agent_folder),
         network=settings.container_network,
         mounts=mounts,
-        environment={"TZ": facts.zone, **environment, **faults.environment_of_agents()},
+        environment={"TZ": facts.zone, **environment, **_logging(settings, folder), **faults.environment_of_agents()},
     )
+
+
+def _logging(settings: Settings, folder: SessionFolder) -> dict[str, str]:
+    """How the agent logs: as little or as much as its host, and in the form of its host where that was chosen."""
+    form = {"NANOTASKS_LOG_FORMAT": "json"} if settings.log_format == "json" else {}
+    return {"NANOTASKS_LOG_LEVEL": settings.log_level, "NANOTASKS_SESSION_ID": folder.root.name, **form}
 
 
 def limits(settings: Settings) -> Limits:

@@ -63,6 +63,13 @@ class Delivery(Base):
         ),
         Index("ix_deliveries_session_id_in_reply_to", "session_id", "in_reply_to"),
         Index("ix_deliveries_state_created_at", "state", "created_at"),
+        Index("ix_deliveries_created_at", "created_at"),
+        Index(
+            "ix_deliveries_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[Id]
@@ -100,6 +107,13 @@ class DeliveryAttempt(Base):
     __table_args__ = (
         UniqueConstraint("delivery_id", "number"),
         one_of("outcome", *OUTCOMES),
+        Index("ix_delivery_attempts_started_at", "started_at"),
+        Index(
+            "ix_delivery_attempts_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[RowNumber]

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -52,6 +52,7 @@ class Database:
             )
         self.engine = _sqlite_engine(url) if self.dialect == "sqlite" else _postgres_engine(url)
         self._readers = self.engine.execution_options(nanotasks_read=True)
+        self.before_close: list[Callable[[], None]] = []
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -89,7 +90,9 @@ class Database:
         return int(session.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")).scalar_one())
 
     def close(self) -> None:
-        """Close every connection of this process."""
+        """Close every connection of this process, after what is still to be written."""
+        for write in self.before_close:
+            write()
         self.engine.dispose()
 
 

@@ -58,6 +58,13 @@ class InboundEvent(Base):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        Index("ix_inbound_events_received_at", "received_at"),
+        Index(
+            "ix_inbound_events_dead",
+            "received_at",
+            sqlite_where=text("state = 'dead'"),
+            postgresql_where=text("state = 'dead'"),
+        ),
     )
 
     id: Mapped[Id]
@@ -104,6 +111,25 @@ class InboundRoute(Base):
             postgresql_where=text("state = 'appended'"),
         ),
         Index("ix_inbound_routes_session_id_inbound_id", "session_id", "inbound_id"),
+        Index(
+            "ix_inbound_routes_dead",
+            "finished_at",
+            sqlite_where=text("state = 'dead'"),
+            postgresql_where=text("state = 'dead'"),
+        ),
+        Index("ix_inbound_routes_created_at", "created_at"),
+        Index(
+            "ix_inbound_routes_appended_at",
+            "appended_at",
+            sqlite_where=text("appended_at IS NOT NULL"),
+            postgresql_where=text("appended_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_inbound_routes_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[RowNumber]

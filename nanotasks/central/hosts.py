@@ -28,7 +28,10 @@ class Host(Base):
 
 
 class Instance(Base):
-    """One start of one container or child process. At most one of a session has no end."""
+    """One start of one container or child process. At most one of a session has no end.
+
+    `started_at` is when the start was recorded, `running_at` when the runtime had started it.
+    """
 
     __tablename__ = "instances"
     __table_args__ = (
@@ -48,6 +51,19 @@ class Instance(Base):
         ),
         Index("ix_instances_session_id_epoch", "session_id", "epoch"),
         Index("ix_instances_host_id_ended_at", "host_id", "ended_at"),
+        Index("ix_instances_started_at", "started_at"),
+        Index(
+            "ix_instances_running_at",
+            "running_at",
+            sqlite_where=text("running_at IS NOT NULL"),
+            postgresql_where=text("running_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_instances_ended_at",
+            "ended_at",
+            sqlite_where=text("ended_at IS NOT NULL"),
+            postgresql_where=text("ended_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[Id]
@@ -60,6 +76,7 @@ class Instance(Base):
     epoch: Mapped[int]
     isolated: Mapped[Flag] = mapped_column(default=0, server_default="0")
     started_at: Mapped[Millis]
+    running_at: Mapped[Millis | None]
     ended_at: Mapped[Millis | None]
     end_reason: Mapped[str | None]
     exit_code: Mapped[int | None]

@@ -23,15 +23,18 @@ next side effect. What each failure does:
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Index, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from nanotasks.central import figures
 from nanotasks.central.base import Base, Millis
+from nanotasks.central.changes import changed as note_change
 from nanotasks.central.engine import Database, rows_changed
 from nanotasks.errors import DependencyDownError
 from nanotasks.owners import Owner, is_dead
@@ -80,6 +83,9 @@ def claim(db: Database, name: str, owner: Owner, ttl_s: float, payload: str = "{
             .where(Lease.name == name, Lease.epoch == row.epoch, Lease.owner.is_not_distinct_from(row.owner))
             .values(owner=str(owner), epoch=row.epoch + 1, expires_at=now + round(ttl_s * 1000), payload=payload),
         )
+        if changed == 1 and row.owner is not None:
+            taken = {"owner": str(owner), "from_owner": row.owner, "epoch": row.epoch + 1}
+            note_change(session, "lease.taken_over", name, taken)
         return Held(name, str(owner), row.epoch + 1) if changed == 1 else None
 
 
@@ -101,11 +107,17 @@ def renew(db: Database, held: Held, ttl_s: float) -> bool:
             .where(Lease.name == held.name, Lease.owner == held.owner, Lease.epoch == held.epoch)
             .values(expires_at=db.now_ms(session) + round(ttl_s * 1000)),
         )
-        return changed == 1
+    if changed != 1:
+        figures.noted(db, figures.STALE_WRITES, "lease")
+    return changed == 1
 
 
 def release(db: Database, held: Held) -> bool:
     """Give the lease back; False when it was no longer ours."""
+    return _free(db, held, is_abandoned=False)
+
+
+def _free(db: Database, held: Held, *, is_abandoned: bool) -> bool:
     with db.write() as session:
         changed = rows_changed(
             session,
@@ -113,7 +125,11 @@ def release(db: Database, held: Held) -> bool:
             .where(Lease.name == held.name, Lease.owner == held.owner, Lease.epoch == held.epoch)
             .values(owner=None, expires_at=0),
         )
-        return changed == 1
+        if changed == 1 and is_abandoned:
+            note_change(session, "lease.freed", held.name, {"from_owner": held.owner, "epoch": held.epoch})
+    if changed != 1:
+        figures.noted(db, figures.STALE_WRITES, "lease")
+    return changed == 1
 
 
 def free_abandoned(db: Database, owner: Owner) -> list[str]:
@@ -125,7 +141,7 @@ def free_abandoned(db: Database, owner: Owner) -> list[str]:
         held = select(Lease.name, Lease.owner, Lease.epoch, Lease.expires_at).where(Lease.expires_at > 0)
         now = db.now_ms(session)
         found = [row for row in session.execute(held) if row.expires_at <= now or _is_dead(row.owner, owner.host)]
-    return [row.name for row in found if release(db, Held(row.name, row.owner, row.epoch))]
+    return _free_all(db, found)
 
 
 def free_of_hosts(db: Database, host_ids: Collection[str]) -> list[str]:
@@ -139,7 +155,12 @@ def free_of_hosts(db: Database, host_ids: Collection[str]) -> list[str]:
         held = session.execute(select(Lease.name, Lease.owner, Lease.epoch).where(Lease.expires_at > 0)).all()
     owners = [(row, Owner.parse(row.owner)) for row in held]
     theirs = [row for row, owner in owners if owner is not None and owner.host in host_ids]
-    return [row.name for row in theirs if release(db, Held(row.name, row.owner, row.epoch))]
+    return _free_all(db, theirs)
+
+
+def _free_all(db: Database, rows: Sequence[Any]) -> list[str]:
+    held = (Held(row.name, row.owner, row.epoch) for row in rows)
+    return [one.name for one in held if _free(db, one, is_abandoned=True)]
 
 
 def held_now(session: Session) -> list[Lease]:

@@ -118,6 +118,12 @@ class TaskRun(Base):
             postgresql_where=text("projected_at IS NULL"),
         ),
         Index("ix_task_runs_ended", "outcome", "finished_at"),
+        Index(
+            "ix_task_runs_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[Id]
@@ -148,6 +154,15 @@ class TaskAttempt(Base):
     """One try at a run: what was claimed when, and how it ended; `outcome` is NULL while it runs."""
 
     __tablename__ = "task_attempts"
+    __table_args__ = (
+        Index("ix_task_attempts_claimed_at", "claimed_at"),
+        Index(
+            "ix_task_attempts_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL"),
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+    )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("task_runs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

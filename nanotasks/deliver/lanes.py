@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nanotasks import faults, logs
 from nanotasks.channels import registry
@@ -108,6 +108,7 @@ class LaneRun:
         ledger = self._round.ledger
         following = _persistently(lambda: ledger.finish_delivered(claim, platform_message_id, go_on=go_on))
         faults.point("deliver.after_finish")
+        _log.info("delivered", **_ids(claim), platform_message=platform_message_id)
         if self._shows_typing and claim.kind != SYSTEM:
             self._round.signals.poke(f"typing:{self._round.session.host_id}", {"delivered": claim.session_id})
         return following
@@ -119,9 +120,7 @@ class LaneRun:
         )
         _log.warning(
             "delivery_failed",
-            delivery=claim.id,
-            session=claim.session_id,
-            attempt=claim.attempt,
+            **_ids(claim),
             error_class=failure.error_class,
             error=failure.text,
             state=verdict.state,
@@ -131,6 +130,17 @@ class LaneRun:
             # It is not due yet: its task puts the delivery on a line of its own in Flower, with the reason.
             self._round.signals.ring("attempt", claim.id, self._round.session.host_id, 2)
         return following
+
+
+def _ids(claim: Claim) -> dict[str, Any]:
+    """What leads from a line of the log to the row, to the message that was answered, and to the agent's log."""
+    return {
+        "delivery": claim.id,
+        "session": claim.session_id,
+        "message_out": claim.message_out_id,
+        "in_reply_to": claim.in_reply_to,
+        "attempt": claim.attempt,
+    }
 
 
 def rate_of(around: Round, lane: str) -> float:

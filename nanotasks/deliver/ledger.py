@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from nanotasks import logs
+from nanotasks.central import figures
 from nanotasks.central.base import in_states, table_of
 from nanotasks.central.deliveries import OPEN_STATES, Delivery, DeliveryAttempt
 from nanotasks.central.engine import Database
@@ -350,6 +351,7 @@ class Ledger:
             "made_outcome": failure.error_class if failure else "delivered",
         }
         if connection.execute(_FINISH, parameters).rowcount != 1:
+            figures.noted(self.db, figures.STALE_WRITES, "delivery")
             _log.warning("delivery_finish_lost", delivery=claim.id, attempt=claim.attempt, outcome=verdict.state)
             return False
         connection.execute(_FINISH_ATTEMPT, parameters)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from nanotasks import __version__
 from nanotasks.central import Database
-from nanotasks.gateway import health, openapi, webhooks
+from nanotasks.gateway import health, metrics, openapi, webhooks
 from nanotasks.gateway.problems import answer_errors
 from nanotasks.gateway.receivers import Receivers
 from nanotasks.settings import Settings
@@ -25,6 +25,7 @@ def build(settings: Settings, central: Database, receivers: Receivers, redis_ok:
     )
     app.include_router(webhooks.routes(settings, receivers))
     app.include_router(health.routes(central, receivers, redis_ok))
+    app.include_router(metrics.routes(settings, central))
     answer_errors(app)
     openapi.describe(app)
     return app

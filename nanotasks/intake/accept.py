@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Executable, bindparam, func, insert, select, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from nanotasks import faults
+from nanotasks import faults, logs
 from nanotasks.central.base import table_of
 from nanotasks.central.engine import Database, insert_missing
 from nanotasks.central.events import ChatCounter, InboundEvent, MediaBlob
@@ -36,6 +36,8 @@ from nanotasks.errors import DependencyDownError, InvalidError, NanotasksError, 
 from nanotasks.ids import new_id
 from nanotasks.intake.media import Media
 from nanotasks.intake.prepared import Prepared, prepare
+
+_log = logs.get("intake")
 
 MAX_BATCH = 256
 MAX_QUEUED = 20_000
@@ -263,6 +265,7 @@ class Acceptor:
             )
             outcomes = [down] * len(batch)
         faults.point("accept.after_commit")
+        _tell(batch, outcomes)
         for chat in dict.fromkeys(one.message.chat for one, made in zip(batch, outcomes, strict=True) if _is_new(made)):
             self._ring(*chat)
         for one, made in zip(batch, outcomes, strict=True):
@@ -270,6 +273,19 @@ class Acceptor:
                 one.outcome.set_result(made)
             else:
                 one.outcome.set_exception(made)
+
+
+def _tell(batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+    """One line for all messages of a commit: a line for each would cost more than storing it."""
+    new = [
+        (made.event_id, one.message)
+        for one, made in zip(batch, outcomes, strict=True)
+        if isinstance(made, Accepted) and not made.duplicate
+    ]
+    if new:
+        messages = [message.row["platform_message_id"] for _, message in new]
+        chats = [":".join(chat) for chat in dict.fromkeys(message.chat for _, message in new)]
+        _log.info("accepted", messages=messages, events=[event_id for event_id, _ in new], chats=chats)
 
 
 def _is_new(outcome: Outcome) -> bool:

@@ -161,6 +161,7 @@ def _append_batch(db: Database, folder: SessionFolder, session_id: str) -> tuple
             # It was closed in the meantime, and nobody would look at these rows again.
             return Appended(marked, told=end_unfinished(connection, session_id)), False
     faults.point("append.after_mark")
+    _log.info("appended", session=session_id, inbound=[route.inbound_id for route in routes], wakes=trigger)
     return Appended(marked, trigger and marked > 0), now.waiting
 
 

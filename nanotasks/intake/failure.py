@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, update
 
 from nanotasks import logs
+from nanotasks.central.changes import changed
 from nanotasks.central.chats import Chat as ChatRow
 from nanotasks.central.events import InboundEvent
 from nanotasks.central.sessions import AgentSession
@@ -49,6 +50,8 @@ def set_aside(connection: Connection, chat: Chat, event: PendingEvent, error: Ex
             error=shorten(f"{type(error).__name__}: {error}"),
         )
     )
+    where = {"channel_type": chat[0], "platform_id": chat[1], "message": event.platform_message_id, "tries": tries}
+    changed(connection, "message.dead" if dead else "message.retrying", event.id, where)
     if not dead:
         return SetAside(False)
     _log.error("event_dead", event_id=event.id, tries=tries)

@@ -57,7 +57,7 @@ class Record:
     """What a batch writes, collected in memory and written with few statements.
 
     `groups` has the agent group of every session with a new route; `woken` those that are woken, and where their
-    typing shows.
+    typing shows. `messages` are the platform's ids of all that was decided on.
     """
 
     chat: Chat
@@ -72,6 +72,7 @@ class Record:
     groups: dict[str, str] = field(default_factory=dict)
     woken: list[tuple[str, Address]] = field(default_factory=list)
     subscriptions: list[Address] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     @property
     def agent_groups(self) -> set[str]:
@@ -81,6 +82,7 @@ class Record:
     def add(self, event: PendingEvent, thread_id: str | None, routing: Routing) -> None:
         """Take down what was decided about one event."""
         here = Address(*self.chat, thread_id)
+        self.messages.append(event.platform_message_id)
         for outcome in routing.outcomes:
             self._add_outcome(event, here, outcome)
         if any(outcome.sticky for outcome in routing.outcomes):

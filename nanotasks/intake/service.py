@@ -241,6 +241,13 @@ class _Router:
         typing = {one.session_id: one for one in result.typing}
         for record in records:
             result.events += len(record.ends)
+            _log.info(
+                "routed",
+                chat=":".join(self._chat),
+                messages=record.messages,
+                sessions=list(record.groups),
+                dropped=len(record.drops),
+            )
             for session_id, address in record.woken:
                 group_id = record.groups[session_id]
                 typing[session_id] = TypingTarget(session_id, group_id, hosts[group_id], address)

@@ -16,7 +16,7 @@ from nanotasks.assets import checkout_root
 from nanotasks.settings import describe
 
 WIDTH = 100
-PAGES = {"configuration.md": "settings", "command-line.md": "commands"}
+PAGES = {"configuration.md": ("settings",), "command-line.md": ("commands",), "events.md": ("events", "metrics")}
 
 
 def settings_table() -> str:
@@ -42,6 +42,27 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def events() -> str:
+    """Every kind of event with its fields."""
+    from nanotasks.watch.kinds import KINDS
+
+    lines = ["| event | when | fields |", "|---|---|---|"]
+    for kind in KINDS:
+        lines.append(f"| `{kind.name}` | {kind.meaning} | {', '.join(f'`{name}`' for name in kind.fields)} |")
+    return "\n".join(lines)
+
+
+def metrics() -> str:
+    """Every metric with its labels."""
+    from nanotasks.watch.catalogue import METRICS
+
+    lines = ["| metric | type | labels | unit | meaning |", "|---|---|---|---|---|"]
+    for one in METRICS:
+        labels = ", ".join(f"`{name}`" for name in one.labels)
+        lines.append(f"| `{one.name}` | {one.type} | {labels} | {one.unit} | {one.meaning} |")
+    return "\n".join(lines)
+
+
 def help_of(*words: str) -> str:
     """What `nanotasks … --help` prints, without the lines that every help has."""
     from nanotasks.ops.cli import main
@@ -56,16 +77,23 @@ def help_of(*words: str) -> str:
     return "\n".join(kept).strip()
 
 
+_PARTS = {"settings": settings_table, "commands": commands, "events": events, "metrics": metrics}
+
+
 def renewed(page: str, text: str) -> str:
-    """The page with its made part made anew. Raises `ValueError` when its marks are missing."""
-    name = PAGES[page]
+    """The page with its made parts made anew. Raises `ValueError` when the marks of one are missing."""
+    for name in PAGES[page]:
+        text = _with_part(page, name, text)
+    return text
+
+
+def _with_part(page: str, name: str, text: str) -> str:
     begin, end = f"<!-- {name}: made by nanotasks.ops.documentation -->\n", f"\n<!-- end of {name} -->"
     before, _, rest = text.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
         raise ValueError(f"{page} has no part {name}")
-    part = settings_table() if name == "settings" else commands()
-    return f"{before}{begin}\n{part}\n{end}{after}"
+    return f"{before}{begin}\n{_PARTS[name]()}\n{end}{after}"
 
 
 def write(folder: Path) -> None:

@@ -21,7 +21,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 
 from nanotasks import celery_app, logs, signals
-from nanotasks.central import database
+from nanotasks.central import database, figures
 from nanotasks.deliver.pool import finish_background
 from nanotasks.errors import ConfigError, DependencyDownError
 from nanotasks.ops import redis_server
@@ -172,3 +172,4 @@ def _finish(**_options: Any) -> None:
     """A pool child ends: let its sends end, and its signals leave."""
     finish_background(FINISH_S)
     signals.flush()
+    figures.write_notes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 
@@ -21,11 +22,24 @@ def describe_exit(code: int | None, *, log: str = "", out_of_memory_mb: int = 0)
         return "ended by itself"
     if code > 128:
         return f"killed by {signal_name(code - 128)}"
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    lines = [_as_text(line.strip()) for line in log.splitlines() if line.strip()]
     # The runner says why it ends as an error; what it logged beside that explains nothing.
     errors = [line for line in lines if _ERROR.match(line)]
     last = (errors or [line for line in lines if not _WORD.match(line)] or [""])[-1]
     return f"exit code {code}" + (f": {last[:_LAST_LINE_CHARS]}" if last else "")
+
+
+def _as_text(line: str) -> str:
+    """A line of the runner's log in JSON, as it would be in text."""
+    if not line.startswith("{"):
+        return line
+    try:
+        fields = json.loads(line)
+        head = [str(fields.pop(name)) for name in ("timestamp", "level", "event")]
+    except (ValueError, KeyError):
+        return line
+    fields.pop("session", None)
+    return " ".join([*head, *(f"{name}={value}" for name, value in fields.items())])
 
 
 def signal_name(number: int) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from nanotasks.central import Database, rows_changed
+from nanotasks.central.changes import changed
 from nanotasks.central.hosts import Host
 from nanotasks.settings import Settings
 
@@ -21,11 +22,13 @@ def heartbeat(db: Database, settings: Settings) -> None:
         now = db.now_ms(session)
         alive = {"heartbeat_at": now, "capacity": settings.max_containers}
         mine = update(Host).where(Host.id == settings.host_id)
-        session.execute(mine.where(Host.state == "down").values(state="up"))
+        if rows_changed(session, mine.where(Host.state == "down").values(state="up")):
+            changed(session, "host.up", settings.host_id)
         if rows_changed(session, mine.values(alive)) == 0:
             try:
                 with session.begin_nested():
                     session.add(Host(id=settings.host_id, state="up", created_at=now, **alive))
+                    changed(session, "host.up", settings.host_id)
             except IntegrityError:
                 session.execute(mine.values(alive))
 
@@ -33,7 +36,9 @@ def heartbeat(db: Database, settings: Settings) -> None:
 def mark_stopped(db: Database, settings: Settings) -> None:
     """Call this host down at once: its keeper stops. Where another worker takes over, its heartbeat calls it up."""
     with db.write() as session:
-        session.execute(update(Host).where(Host.id == settings.host_id, Host.state == "up").values(state="down"))
+        mine = update(Host).where(Host.id == settings.host_id, Host.state == "up").values(state="down")
+        if rows_changed(session, mine):
+            changed(session, "host.down", settings.host_id, {"reason": "stopped"})
 
 
 def mark_silent(db: Database, settings: Settings) -> list[str]:
@@ -43,7 +48,9 @@ def mark_silent(db: Database, settings: Settings) -> list[str]:
     """
     with db.write() as session:
         silent = db.now_ms(session) - round(settings.host_timeout_s * 1000)
-        session.execute(update(Host).where(Host.state == "up", Host.heartbeat_at < silent).values(state="down"))
+        fallen = update(Host).where(Host.state == "up", Host.heartbeat_at < silent).values(state="down")
+        for host_id in session.scalars(fallen.returning(Host.id)).all():
+            changed(session, "host.down", host_id, {"reason": "silent"})
         gone = or_(Host.state == "down", and_(Host.state == "draining", Host.heartbeat_at < silent))
         return list(session.scalars(select(Host.id).where(gone).order_by(Host.id)))
 

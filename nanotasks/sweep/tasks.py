@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from nanotasks import faults, signals
 from nanotasks.celery_app import app
-from nanotasks.central import database, leases
+from nanotasks.central import Database, database, figures, leases
 from nanotasks.intake import media
 from nanotasks.intake.placement import place_waiting
 from nanotasks.settings import settings
 from nanotasks.sweep import containers, due, hosts, lost, ticks
 from nanotasks.wake.local import this_host
+from nanotasks.watch.fold import fold
 
 
 @app.task(name="sweep.signals")
@@ -18,7 +21,7 @@ def sweep_signals() -> None:
     config = settings()
     db = database(config)
     if ticks.claim(db, "sweep.signals", config.sweep_signals_period_s):
-        _ring(lost.lost_signals(db, config))
+        _ring_again(db, lost.lost_signals(db, config))
 
 
 @app.task(name="sweep.due")
@@ -27,7 +30,7 @@ def sweep_due() -> None:
     config = settings()
     db = database(config)
     if ticks.claim(db, "sweep.due", config.sweep_due_period_s):
-        _ring(due.due_signals(db, config))
+        _ring_again(db, due.due_signals(db, config))
 
 
 @app.task(name="sweep.hosts")
@@ -57,9 +60,20 @@ def sweep_containers(host_id: str | None = None, *_later: object) -> None:
         _ring([("containers", one) for one in hosts.hosts_at_work(db)])
 
 
+@app.task(name="sweep.figures")
+def sweep_figures() -> None:
+    """Count spans and ends of rows for the metrics."""
+    config = settings()
+    db = database(config)
+    if ticks.claim(db, "sweep.figures", config.sweep_figures_period_s):
+        fold(db)
+
+
 @app.task(name="worker.canary")
-def canary(_worker: str) -> None:
-    """Nothing: that it arrived is what it says."""
+def canary(worker: str) -> None:
+    """That it arrived is what it says; the metrics tell when."""
+    config = settings()
+    figures.canary_heard(database(config), worker, config.host_id)
 
 
 def _ring(found: list[lost.Signal]) -> None:
@@ -67,3 +81,11 @@ def _ring(found: list[lost.Signal]) -> None:
         faults.point("sweep.after_mark")
     for kind, *ids in found:
         signals.ring(kind, *ids, force=True)
+
+
+def _ring_again(db: Database, found: list[lost.Signal]) -> None:
+    """Ring for rows that were signalled before, or should have been, and count it."""
+    if found:
+        with db.write_core() as connection:
+            figures.add(connection, figures.RESIGNALS, Counter(kind for kind, *_ in found))
+    _ring(found)

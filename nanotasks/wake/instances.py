@@ -130,7 +130,11 @@ def started(db: Database, running: Running) -> None:
         session.execute(
             update(Instance)
             .where(Instance.id == running.instance_id)
-            .values(runtime_id=running.runtime_id, pid=running.pid)
+            .values(
+                runtime_id=running.runtime_id,
+                pid=running.pid,
+                running_at=func.coalesce(Instance.running_at, now_ms()),
+            )
         )
         session.execute(
             update(AgentSession)

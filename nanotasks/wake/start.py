@@ -27,6 +27,9 @@ from nanotasks.wake.trouble import start_failed
 
 log = logs.get(__name__)
 
+# So many of the waiting rows stand in the log line of a start.
+_TOLD = 20
+
 
 def enter_and_start(here: Here, facts: SessionFacts, epoch: int) -> Outcome | None:
     """Start the session's agent; None when this host has no place for it. The caller holds the session's mutex."""
@@ -46,7 +49,7 @@ def enter_and_start(here: Here, facts: SessionFacts, epoch: int) -> Outcome | No
 
 def _start(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> Outcome:
     session_id = facts.agent_session.id
-    spec = _prepare(here, facts, instance_id, epoch)
+    spec, waiting = _prepare(here, facts, instance_id, epoch)
     faults.point("wake.after_prepare")
     try:
         running = here.runtime.start(spec)
@@ -56,22 +59,31 @@ def _start(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> Out
     faults.point("wake.after_start")
     instances.started(here.db, running)
     faults.point("wake.after_record")
-    log.info("agent_started", session=session_id, instance=instance_id, epoch=epoch, runtime=here.runtime.name)
+    log.info(
+        "agent_started",
+        session=session_id,
+        instance=instance_id,
+        epoch=epoch,
+        runtime=here.runtime.name,
+        inbound=waiting,
+    )
     return Outcome(State.STARTED)
 
 
-def _prepare(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> StartSpec:
+def _prepare(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> tuple[StartSpec, list[str]]:
+    """How to start it, and the first of the rows that wait for it."""
     session_id = facts.agent_session.id
     folder = SessionFolder.of(here.settings.data_dir, facts.agent_session.agent_group_id, session_id)
     folder.create()
     with open_inbound(folder) as inbound:
         project(here.db, inbound, session_id)
+        waiting = inbound.open_ids()[:_TOLD]
     with here.db.write() as session:
         rows = start_spec.read_facts(session, here.settings, session_id)
     extra = allowed_mounts(rows.config.additional_mounts, here.settings)
     spec = start_spec.prepare(rows, here.settings, here.runtime.name, instance_id, epoch, extra)
     clear_heartbeat(folder)
-    return spec
+    return spec, waiting
 
 
 def _adopted(here: Here, facts: SessionFacts, running: Running) -> Outcome:

@@ -13,11 +13,15 @@ import pytest
 import redis
 
 from nanotasks.celery_app import create
+from nanotasks.central import Database
+from nanotasks.central.events import ChatCounter, InboundEvent
 from nanotasks.central.hosts import Host
+from nanotasks.clock import now_ms
 from nanotasks.ops import redis_server
 from nanotasks.signals import client_url
 from nanotasks.testing import wait_for
 from tests.installation import Installation, children, installation, named, wait_until_gone
+from tests.unit.watch.reading import figures_of
 
 
 @pytest.fixture
@@ -135,6 +139,40 @@ def test_a_deaf_worker_ends_and_is_started_again(here: Installation) -> None:
         app.control.cancel_consumer(queue, reply=True, timeout=2)
     wait_for(lambda: "worker_consumes_no_more" in here.log("worker"), 15, what="the canary is missed")
     ready(here, 2)
+
+
+def test_the_metrics_know_the_worker_and_what_a_sweep_rang(here: Installation) -> None:
+    """A message whose signal was lost is rung by a sweep, which counts it; the canary says that the worker hears."""
+    with here.central() as db:
+        lost(db)
+        here.start("worker")
+        here.start("beat")
+        ready(here)
+        wait_for(lambda: figures_of(db)["resignals_total", ("route",)] >= 1, 20, what="the sweep rings")
+        wait_for(lambda: ("canary_age_seconds", ("worker-1@here",)) in figures_of(db), what="the canary is heard")
+        wait_for(lambda: ("tick_age_seconds", ("sweep.figures",)) in figures_of(db), 20, what="the figures are counted")
+        wait_for(lambda: figures_of(db)["oldest_due_seconds", ("intake",)] == 0, what="the message is routed")
+        assert figures_of(db)["hosts", ("up",)] == 1
+
+
+def lost(db: Database) -> None:
+    """A message that was accepted a while ago, of which nobody was told."""
+    with db.write() as session:
+        session.add(ChatCounter(channel_type="file", platform_id="room", last_order=1))
+        session.add(
+            InboundEvent(
+                id="ev-lost",
+                channel_type="file",
+                platform_id="room",
+                platform_message_id="m",
+                digest="",
+                accept_order=1,
+                kind="chat",
+                timestamp="",
+                content="{}",
+                received_at=now_ms() - 60_000,
+            )
+        )
 
 
 def test_two_beats_are_one(here: Installation) -> None:

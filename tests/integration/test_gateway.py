@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
@@ -23,9 +24,12 @@ from nanotasks.central import Database
 from nanotasks.central.events import InboundEvent
 from nanotasks.channels.webhook.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign, signed_headers
 from nanotasks.errors import ConfigError, ConflictError
+from nanotasks.gateway.app import build
 from nanotasks.gateway.listener import open_listener
+from nanotasks.gateway.receivers import Receivers
 from nanotasks.settings import Settings
 from nanotasks.testing import free_port, wait_for
+from nanotasks.watch.exposition import CONTENT_TYPE
 
 SECRET = "correct horse battery staple"
 MAX_BODY_KB = 64
@@ -190,6 +194,55 @@ def test_a_body_of_just_the_cap_is_read(gateway: Running) -> None:
     assert gateway.post({"id": "m", "platform_id": "cap", "text": "x" * room}).status_code == 202
 
 
+def test_metrics_are_those_of_the_command_line(gateway: Running) -> None:
+    """Prometheus gets what `nanotasks metrics` prints, in the text format, without a text of any message."""
+    gateway.post({"id": "m-1", "platform_id": "measured", "text": "a secret between us"})
+    answer = HTTP.get(f"{gateway.url}/metrics")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE)
+    printed = subprocess.run(
+        [sys.executable, "-m", "nanotasks", "metrics"],
+        env=gateway.settings.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept = [line for line in answer.text.splitlines() if "age_seconds" not in line and "oldest_due" not in line]
+    assert kept and set(kept) <= set(printed.stdout.splitlines())
+    assert "secret between us" not in answer.text and "measured" not in answer.text and SECRET not in answer.text
+    assert 'nanotasks_oldest_due_seconds{kind="intake"}' in answer.text
+
+
+def test_metrics_want_the_token_where_one_is_set(installation: Settings, sqlite_central: Database) -> None:
+    """A wrong or missing token is 401, and the right one is in no answer."""
+    app = build(
+        replace(installation, metrics_token="let me in"), sqlite_central, Receivers(installation, {}, None), bool
+    )  # type: ignore[arg-type]
+
+    async def ask(client: str, **headers: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(client, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            return await http.get("/metrics", headers=headers)
+
+    for headers in ({}, {"authorization": "Bearer let me out"}, {"authorization": "let me in"}):
+        refused = asyncio.run(ask("127.0.0.1", **headers))
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+        assert "let me in" not in refused.text
+    assert asyncio.run(ask("192.0.2.1", authorization="Bearer let me in")).status_code == 200
+
+
+def test_metrics_are_for_this_machine_without_a_token(installation: Settings, sqlite_central: Database) -> None:
+    """Somebody elsewhere is told what to set."""
+    app = build(installation, sqlite_central, Receivers(installation, {}, None), bool)  # type: ignore[arg-type]
+
+    async def ask(client: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(client, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            return await http.get("/metrics")
+
+    assert [asyncio.run(ask(one)).status_code for one in ("127.0.0.1", "::1", "192.0.2.1")] == [200, 200, 401]
+    assert "NANOTASKS_METRICS_TOKEN" in asyncio.run(ask("192.0.2.1")).json()["fix"]
+
+
 @pytest.mark.parametrize("path", ["/", "/webhooks", "/webhooks/telegram", "/webhooks/terminal", "/webhook/webhook"])
 def test_unknown_paths_are_not_found(gateway: Running, path: str) -> None:
     """Nothing is taken where no channel takes webhooks."""
@@ -251,6 +304,7 @@ def test_the_openapi_document_is_complete(gateway: Running) -> None:
         "/webhooks/{channel_type}",
         "/webhooks/{channel_type}/{chat}",
         "/healthz",
+        "/metrics",
         "/readyz",
     }
     schemas = document["components"]["schemas"]

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "nanotasks"
 
 BASE = {"errors", "clock", "ids", "owners", "settings", "assets", "logs", "paths", "sender", "faults", "domain", ""}
 STATE = {"central", "session", "channels", "runtimes", "signals"}
-SERVICES = {"intake", "wake", "deliver", "sweep", "schedule", "approve", "agents", "people"}
+SERVICES = {"intake", "wake", "deliver", "sweep", "schedule", "approve", "agents", "people", "watch"}
 
 # What each layer may import from the package, besides itself.
 ALLOWED = {

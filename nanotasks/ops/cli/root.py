@@ -58,6 +58,8 @@ CATALOGUE = (
     Entry("runs", "Look", "run", "Runs of scheduled tasks: what happened, and once more.", "run"),
     Entry("dead", "Look", "dead", "What was given up: look, retry, discard."),
     Entry("hosts", "Look", "hosts", "Hosts: machines; keep new agent groups off one.", "host"),
+    Entry("events", "Look", "events", "Print what happened, or follow what happens, as JSON lines."),
+    Entry("metrics", "Look", "metrics", "Print the metrics that Prometheus reads."),
     Entry("settings", "Look", "settings", "List the settings and their values."),
     Entry("db", "Maintain", "db", "Upgrade or check the central database."),
     Entry("image", "Maintain", "image", "Build or show the agents' container image."),

@@ -1,6 +1,5 @@
 -- outbound.db: made by the host, written by the runner alone. Tables and columns are NanoClaw 2's; the index on claims
--- is ours, so that open claims are found without walking every ack there ever was, and so is `task_reports`, in which a
--- runner says what became of scheduled tasks. A file may lack it.
+-- is ours, so that open claims are found without walking every ack there ever was.
 
 CREATE TABLE IF NOT EXISTS messages_out (
   id            TEXT PRIMARY KEY,
@@ -36,14 +35,4 @@ CREATE TABLE IF NOT EXISTS container_state (
   tool_declared_timeout_ms INTEGER,
   tool_started_at          TEXT,
   updated_at               TEXT NOT NULL
-);
-
-CREATE TABLE IF NOT EXISTS task_reports (
-  message_id  TEXT PRIMARY KEY,
-  claimed_at  TEXT,
-  ended_at    TEXT,
-  outcome     TEXT,
-  error_class TEXT,
-  error       TEXT,
-  result      TEXT
 );
