@@ -13,6 +13,7 @@ its way (`ring`, `poke`) never block.
               a task that is killed is sent again, and goes on with them.
     poke      tell whoever listens now (a chat window that waits for an answer); nobody listening is fine.
     listen    the other end; after a broken connection it says so, and the listener looks at its rows once.
+    task_at_work     the Celery task this is done in, for the rows of an attempt.
     wait_for_token   a token bucket shared by all processes of the installation.
 """
 
@@ -185,6 +186,13 @@ def listen(topics: Sequence[str], stop: threading.Event | None = None) -> Iterat
             _pause(stop, _POLL_S)
         finally:
             channel.close()
+
+
+def task_at_work() -> str | None:
+    """The id of the Celery task in which this is called, None outside of one."""
+    from celery import current_task
+
+    return current_task.request.id if current_task else None
 
 
 def wait_for_token(bucket: str, rate_per_s: float, burst: float = 1.0) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from nanotasks.central import Database
+from nanotasks.central.events import InboundEvent, InboundRoute
 from nanotasks.central.hosts import Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
@@ -108,6 +109,36 @@ class Household:
             announced(self.here.db, inbound, session_id, after or 0),
         ):
             inbound.insert([row])
+
+    def route(self, session_id: str, message_id: str) -> None:
+        """Have a message of a chat stand behind the row with this id."""
+        with self.here.db.write() as session:
+            event = InboundEvent(
+                id=f"ev-{message_id}",
+                channel_type="file",
+                platform_id="room",
+                platform_message_id=message_id,
+                digest="",
+                accept_order=now_ms(),
+                kind="chat",
+                timestamp="",
+                content='{"text": "hello"}',
+                received_at=now_ms(),
+                state="routed",
+            )
+            session.add(event)
+            session.flush()
+            session.add(
+                InboundRoute(
+                    event_id=event.id,
+                    session_id=session_id,
+                    agent_group_id=session.get_one(AgentSession, session_id).agent_group_id,
+                    trigger=1,
+                    inbound_id=message_id,
+                    state="appended",
+                    created_at=now_ms(),
+                )
+            )
 
     def row(self, session_id: str, message_id: str = "m1") -> InboundRow:
         with open_inbound(self.folders[session_id]) as inbound:

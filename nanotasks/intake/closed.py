@@ -21,11 +21,20 @@ from nanotasks.deliver.host_messages import enter_host_message
 CLOSED = "This conversation was closed before your message was answered. Please send it again to begin a new one."
 _WHY = "its session was closed"
 
+_OPEN = ("pending", "appended")
+
 _route, _delivery = table_of(InboundRoute).c, table_of(Delivery).c
 
 
-def end_unfinished(session: Session | Connection, session_id: str) -> bool:
-    """End every route of a closed session, in the caller's transaction; whether somebody is told of it.
+def end_unfinished(
+    session: Session | Connection,
+    session_id: str,
+    *,
+    why: str = _WHY,
+    notice: str = CLOSED,
+    states: tuple[str, ...] = _OPEN,
+) -> bool:
+    """End every route of a session that has no end yet, in the caller's transaction; whether somebody is told of it.
 
     A message to which a reply is known is answered, or completed where the reply is still on its way. The others
     are dead, with one notice in each place they came from. Ring `deliver` for the session after the commit.
@@ -39,7 +48,7 @@ def end_unfinished(session: Session | Connection, session_id: str) -> bool:
             _route.reply_platform_id,
             _route.reply_thread_id,
         )
-        .where(_route.session_id == session_id, in_states("inbound_routes", "pending", "appended"))
+        .where(_route.session_id == session_id, in_states("inbound_routes", *states))
         .order_by(_route.id)
         .with_for_update()
     ).all()
@@ -47,7 +56,7 @@ def end_unfinished(session: Session | Connection, session_id: str) -> bool:
     now, places = now_ms(), dict[Address, int]()
     for route in routes:
         end = _end(replies.get(route.inbound_id, ()))
-        error = _WHY if end == "dead" else None
+        error = why if end == "dead" else None
         session.execute(
             update(table_of(InboundRoute)).where(_route.id == route.id).values(state=end, finished_at=now, error=error)
         )
@@ -55,7 +64,7 @@ def end_unfinished(session: Session | Connection, session_id: str) -> bool:
             place = Address(route.reply_channel_type, route.reply_platform_id, route.reply_thread_id)
             places.setdefault(place, route.id)
     for place, first in places.items():
-        enter_host_message(session, session_id, f"closed-{first}", place, CLOSED)
+        enter_host_message(session, session_id, f"closed-{first}", place, notice)
     return bool(places)
 
 

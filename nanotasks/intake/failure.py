@@ -16,6 +16,7 @@ from nanotasks.clock import now_ms
 from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.domain.delivery import shorten
 from nanotasks.intake.pending import Chat, PendingEvent
+from nanotasks.signals import task_at_work
 
 _log = logs.get("intake")
 
@@ -32,13 +33,16 @@ class SetAside:
     told: tuple[str, str] | None = None
 
 
-def set_aside(connection: Connection, chat: Chat, event: PendingEvent, error: Exception, max_tries: int) -> SetAside:
-    """Record a failed routing; with the last one of `max_tries` within a minute the event is dead."""
+def set_aside(
+    connection: Connection, chat: Chat, event: PendingEvent, error: Exception, max_tries: int, worker: str
+) -> SetAside:
+    """Record a failed routing by this worker; with the last one of `max_tries` within a minute the event is dead."""
     now = now_ms()
     first = event.first_failed_at
     again = first is not None and now - first <= _WINDOW_MS
     tries = event.tries + 1 if again else 1
     dead = tries >= max_tries
+    why = shorten(f"{type(error).__name__}: {error}")
     connection.execute(
         update(InboundEvent)
         .where(InboundEvent.id == event.id, InboundEvent.state == "pending")
@@ -47,19 +51,23 @@ def set_aside(connection: Connection, chat: Chat, event: PendingEvent, error: Ex
             tries=tries,
             first_failed_at=first if again else now,
             next_try_at=None if dead else now + _RETRY_MS,
-            error=shorten(f"{type(error).__name__}: {error}"),
+            error=why,
         )
     )
     where = {"channel_type": chat[0], "platform_id": chat[1], "message": event.platform_message_id, "tries": tries}
-    changed(connection, "message.dead" if dead else "message.retrying", event.id, where)
+    by = {"error": why, "worker": worker, "task": task_at_work()}
+    changed(connection, "message.dead" if dead else "message.retrying", event.id, where | by)
     if not dead:
         return SetAside(False)
     _log.error("event_dead", event_id=event.id, tries=tries)
-    return SetAside(True, _give_notice(connection, chat, event))
+    return SetAside(True, tell_dead(connection, chat, event.id, event.thread_id))
 
 
-def _give_notice(connection: Connection, chat: Chat, event: PendingEvent) -> tuple[str, str] | None:
-    """Tell the chat, in the name of its latest session; a chat where nobody ever talked to an agent hears nothing."""
+def tell_dead(connection: Connection, chat: Chat, event_id: str, thread_id: str | None) -> tuple[str, str] | None:
+    """Tell the chat that an event is dead, in the name of its latest session, which is returned with its agent group.
+
+    A chat where nobody ever talked to an agent hears nothing.
+    """
     latest = connection.execute(
         select(AgentSession.id, AgentSession.agent_group_id)
         .join(ChatRow, ChatRow.id == AgentSession.messaging_group_id)
@@ -73,5 +81,5 @@ def _give_notice(connection: Connection, chat: Chat, event: PendingEvent) -> tup
     ).first()
     if latest is None:
         return None
-    enter_host_message(connection, latest.id, f"dead-{event.id}", Address(*chat, event.thread_id), _NOTICE)
+    enter_host_message(connection, latest.id, f"dead-{event_id}", Address(*chat, thread_id), _NOTICE)
     return latest.id, latest.agent_group_id

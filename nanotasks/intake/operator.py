@@ -1,7 +1,8 @@
-"""Events by an operator's hand: what was dropped, set aside or left unanswered is tried once more (promise I8: audited
-by the caller).
+"""Events by an operator's hand: what was dropped, set aside or left unanswered is tried once more, and what waits for
+another try is tried at once or given up (promise I8: audited by the caller).
 
-After the commit, ring `route` for the event's chat, or `append` for the sessions of `ask_again`.
+After the commit, ring `route` for the event's chat, `append` for the sessions of `ask_again`, `deliver` for the one of
+`give_up`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import re
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from nanotasks.central.changes import changed
 from nanotasks.central.engine import rows_changed
 from nanotasks.central.events import Drop, InboundEvent, InboundRoute
 from nanotasks.central.sessions import AgentSession
+from nanotasks.clock import now_ms
 from nanotasks.errors import ConflictError
+from nanotasks.intake.failure import tell_dead
 
 ENDED = ("dropped", "dead")
 
@@ -40,6 +44,36 @@ def route_again(session: Session, event: InboundEvent) -> None:
         raise ConflictError(f"The event {event.id} was changed meanwhile.", fix="Look at it again.")
     # The reason that is to be recorded is the one of the next routing.
     session.execute(delete(Drop).where(Drop.event_id == event.id))
+    session.refresh(event)
+
+
+def try_now(session: Session, event: InboundEvent) -> None:
+    """Let an event whose routing failed be routed at once. Raises `ConflictError` for one that does not wait for it."""
+    _change_waiting(session, event, next_try_at=now_ms())
+
+
+def give_up(session: Session, event: InboundEvent, reason: str) -> tuple[str, str] | None:
+    """Set an event aside whose routing failed; the session, and its agent group, in whose name its chat is told.
+
+    Raises `ConflictError` for an event that does not wait for another try.
+    """
+    _change_waiting(session, event, state="dead", next_try_at=None, error=reason)
+    chat = (event.channel_type, event.platform_id)
+    detail = {"channel_type": chat[0], "platform_id": chat[1], "message": event.platform_message_id}
+    changed(session, "message.dead", event.id, {**detail, "tries": event.tries, "error": reason})
+    return tell_dead(session.connection(), chat, event.id, event.thread_id)
+
+
+def _change_waiting(session: Session, event: InboundEvent, **values: object) -> None:
+    if event.state != "pending" or event.next_try_at is None:
+        raise ConflictError(
+            f"The event {event.id} does not wait for another try.",
+            why=f"It is {event.state}.",
+            fix=f"`nanotasks intake show {event.id}` tells what became of it.",
+        )
+    seen = (InboundEvent.id == event.id, InboundEvent.state == "pending", InboundEvent.tries == event.tries)
+    if rows_changed(session, update(InboundEvent).where(*seen).values(**values)) != 1:
+        raise ConflictError(f"The event {event.id} was changed meanwhile.", fix="Look at it again.")
     session.refresh(event)
 
 

@@ -42,6 +42,7 @@ from nanotasks.intake.failure import set_aside
 from nanotasks.intake.pending import Chat, PatternVerdicts, PendingEvent, lock_chat, read_pending
 from nanotasks.intake.placement import place
 from nanotasks.intake.record import Record, SessionTakenError
+from nanotasks.owners import this_owner
 from nanotasks.settings import Settings
 
 _log = logs.get("intake")
@@ -181,7 +182,14 @@ class _Router:
                     if isinstance(error, OperationalError) and not is_own_fault(error):
                         raise
                     _log.error("event_failed", event_id=event.id, tries=event.tries + 1, exc_info=True)
-                    outcome = set_aside(connection, self._chat, event, error, self._settings.event_max_tries)
+                    outcome = set_aside(
+                        connection,
+                        self._chat,
+                        event,
+                        error,
+                        self._settings.event_max_tries,
+                        str(this_owner(self._settings.host_id)),
+                    )
                     told.update([outcome.told] if outcome.told else [])
                     go_on = outcome.dead
                     if not go_on:

@@ -6,7 +6,7 @@
     wiring      id, or chat and group
     role        number, or user, role and group
     session     id
-    delivery    id
+    delivery    id, or the Celery task of an attempt
 
 An exact id or key wins over a name, a name over one in other case, that over a beginning. What fits several
 things is a `UsageError` that lists them; what fits none is a `NotFoundError` with the nearest known name.
@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nanotasks.central.chats import Chat, Wiring
-from nanotasks.central.deliveries import Delivery
+from nanotasks.central.deliveries import Delivery, DeliveryAttempt
 from nanotasks.central.destinations import Destination
 from nanotasks.central.events import InboundEvent
 from nanotasks.central.groups import AgentGroup
@@ -33,6 +33,7 @@ from nanotasks.ops.suggest import did_you_mean
 
 M = TypeVar("M")
 _FEW = 6
+_TASK_ID_LEAST = 8
 _NAMES_COMPARED = 1000
 
 
@@ -183,7 +184,12 @@ def run(session: Session, text: str) -> TaskRun:
 
 
 def delivery(session: Session, text: str) -> Delivery:
-    """The delivery with this id."""
+    """The delivery with this id, or one of whose attempts was this Celery task."""
+    if len(text) >= _TASK_ID_LEAST and not text.startswith("dlv-"):
+        of_task = DeliveryAttempt.task_id.startswith(text, autoescape=True)
+        owners = session.scalars(select(DeliveryAttempt.delivery_id).where(of_task).distinct().limit(2)).all()
+        if len(owners) == 1:
+            return session.get_one(Delivery, owners[0])
     return _find(session, text, Delivery, "delivery", "deliveries", exact=(Delivery.id == text,))
 
 

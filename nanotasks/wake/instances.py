@@ -216,7 +216,7 @@ def show_trouble(db: Database, session_id: str, reason: str) -> None:
 
 
 def start_proved(db: Database, session_ids: Collection[str]) -> None:
-    """The agents of these sessions live: forget earlier failures."""
+    """The agents of these sessions live, or nothing is due for them: forget earlier failures."""
     troubled = (
         AgentSession.id.in_(session_ids),
         or_(AgentSession.wake_failures > 0, AgentSession.wake_error.is_not(None)),

@@ -185,6 +185,7 @@ def _start_if_due(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
     except (HostileFileError, OutboundBusyError, SessionFileError, OSError) as error:
         return _put_off(here, session_id, str(error))
     if due_ms is None or due_ms > now:
+        instances.start_proved(here.db, [session_id])
         return Outcome(State.IDLE, rings)
     outcome = _start_where_there_is_room(here, facts, epoch)
     return Outcome(outcome.state, rings + outcome.rings)

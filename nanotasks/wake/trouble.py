@@ -14,12 +14,14 @@ from sqlalchemy.orm import Session
 
 from nanotasks import logs
 from nanotasks.central.base import in_states
+from nanotasks.central.changes import changed
 from nanotasks.central.events import InboundRoute
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
 from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.domain.backoff import jittered
+from nanotasks.signals import task_at_work
 from nanotasks.wake.here import Here, Signal
 
 log = logs.get(__name__)
@@ -50,6 +52,15 @@ def start_failed(here: Here, session_id: str, error: str) -> list[Signal]:
             failures=found.wake_failures,
             retry_at=found.wake_retry_at,
         )
+        detail = {
+            "group": found.agent_group_id,
+            "tries": found.wake_failures,
+            "next_attempt_at": found.wake_retry_at,
+            "error": error,
+            "worker": str(here.owner),
+            "task": task_at_work(),
+        }
+        changed(session, "wake.failed", session_id, detail)
         told = found.wake_failures >= config.wake_failures_told and _tell(session, session_id)
     return [("deliver", session_id, here.host_id)] if told else []
 

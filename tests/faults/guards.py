@@ -113,8 +113,8 @@ GUARDS = (
         "a session is due before its row is written",
         "I1",
         "nanotasks/wake/due.py",
-        '            connection.execute(_ANNOUNCE, {"of_session": session_id, "due_ms": due_ms})\n',
-        "            pass\n",
+        '        connection.execute(_ANNOUNCE, {"of_session": session_id, "due_ms": due_ms})\n',
+        "        pass\n",
         ("tests/unit/wake", "tests/unit/deliver"),
     ),
     Guard(

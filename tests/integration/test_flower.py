@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from nanotasks.clock import iso, now_ms
 from nanotasks.testing import free_port, wait_for
+from tests.faults.platform import Answer, Platform
 from tests.installation import Installation, installation
 
 
@@ -66,6 +69,82 @@ def test_flower_shows_a_deliverys_retries_on_one_line_with_their_reason(here: In
     assert ended["retries"] >= 2
     assert len(tasks(here, "deliver.attempt")) == 1
     assert tasks(here, "intake.route") and tasks(here, "wake.session") and tasks(here, "deliver.session")
+
+
+def test_a_refused_reply_is_followed_from_flower_to_its_row_and_back(tmp_path: Path, redis_url: str) -> None:
+    """One refused with 429 and one with 401 are found by Flower's task id, tried again, and given up."""
+    with (
+        Platform().open() as platform,
+        installation(
+            tmp_path,
+            redis_url=redis_url,
+            flower_port=str(free_port()),
+            webhook_secret="a secret",
+            webhook_outbound_url=platform.url,
+            delivery_backoff_s="0.2",
+        ) as here,
+    ):
+        here.apply(
+            groups=[{"folder": "andy", "name": "Andy"}],
+            chats=[
+                {"chat": f"webhook:{name}", "unknown_sender_policy": "public", "is_group": False}
+                for name in ("slow", "barred")
+            ],
+            wirings=[
+                {"chat": f"webhook:{name}", "group": "andy", "engage_pattern": "."} for name in ("slow", "barred")
+            ],
+        )
+        platform.script("first", Answer("refuse", 429), Answer("refuse", 429, retry_after_s=3600))
+        platform.script("second", *[Answer("refuse", 401)] * 100)
+        here.start("flower")
+        wait_for(lambda: httpx_ok(here), 30, what="Flower answers")
+        here.start("worker")
+        wait_for(lambda: '"worker_ready"' in here.log("worker"), 30, what="the worker")
+        here.say(
+            [
+                {"id": f"m-{chat}", "channel_type": "webhook", "platform_id": chat, "sender_id": "ann", "text": text}
+                for chat, text in (("slow", "echo first"), ("barred", "echo second"))
+            ]
+        )
+
+        def listed(*words: str) -> list[dict[str, Any]]:
+            return list(json.loads(here.run(*words, "--json").stdout))
+
+        def shown(name: str) -> dict[str, Any]:
+            return dict(json.loads(here.run("retry", "show", name, "--json").stdout))
+
+        def tried(number: int) -> dict[str, dict[str, Any]] | None:
+            found = {row["class"]: row for row in listed("retry", "list") if row["attempt"] > number}
+            return found if len(found) == 2 else None
+
+        found = wait_for(lambda: tried(2), 30, what="two tries of each")
+        slow, barred = found["rate_limited"], found["destination"]
+        assert slow["next_at"] > iso(now_ms() + 600_000)
+
+        # From the row to Flower, and from Flower to the row.
+        for row, status in ((slow["id"], "429"), (barred["id"], "401")):
+            attempts = shown(row)["attempts"]
+            assert len(attempts) >= 2 and all(status in one["error"] for one in attempts[:2])
+            for task_id in {one["task_id"] for one in attempts}:
+                task = httpx.get(f"http://127.0.0.1:{here.settings.flower_port}/api/task/info/{task_id}")
+                assert task.raise_for_status().json()["name"] in {"deliver.session", "deliver.attempt"}
+                assert shown(task_id)["id"] == row
+                assert json.loads(here.run("deliveries", "show", task_id, "--json").stdout)["id"] == row
+
+        # Tried again at once, although its time is much later; it arrives.
+        here.run("retry", "now", slow["id"])
+        wait_for(lambda: [one for one in platform.of_chats({"slow"}) if one.taken], 30, what="the first reply")
+
+        # Given up, and the platform hears of it no more; then tried again by hand.
+        here.run("retry", "cancel", barred["id"])
+        count = len(platform.of_chats({"barred"}))
+        assert [row["id"] for row in listed("dead", "list", "--kind", "delivery")] == [barred["id"]]
+        here.run("retry", "now", barred["id"])
+        wait_for(lambda: len(platform.of_chats({"barred"})) > count, 30, what="another try")
+        here.run("retry", "cancel", "--all")
+        wait_for(
+            lambda: listed("dead", "list", "--kind", "delivery") and not listed("retry", "list"), 30, what="its end"
+        )
 
 
 def httpx_ok(here: Installation) -> bool:

@@ -22,6 +22,7 @@ from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import iso, now_ms
+from nanotasks.ops import retries
 from nanotasks.owners import Owner, this_owner
 from nanotasks.runtimes.contract import Exit, Running, RuntimeDownError, StartFailedError, StartSpec
 from nanotasks.session.inbound import open_inbound
@@ -240,6 +241,32 @@ def test_a_failed_start_is_put_off_and_shown(house: Household, monkeypatch: pyte
     house.change(session_id, wake_retry_at=now_ms() - 1)
     assert service.wake(house.here, session_id).state is State.STARTED
     assert house.row(session_id).tries == 0
+
+
+def test_what_an_operator_gave_up_does_not_wake_again(house: Household, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row leaves the session's file, the failures are forgotten, and the next message starts the agent."""
+    session_id = house.session()
+    house.due(session_id)
+    house.route(session_id, "m1")
+
+    def fail(_spec: StartSpec) -> Running:
+        raise StartFailedError("No disk.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.runtime, "start", fail)
+        assert service.wake(house.here, session_id).state is State.FAILED
+    with house.here.db.write() as session:
+        (entry,) = retries.find(session, retries.Wanted())
+        assert (entry.kind, entry.error, entry.attempt) == ("wake", "No disk.", 2)
+        rings = retries.give_up(session, entry)
+    assert ("wake", session_id, HOST) in rings
+    assert service.wake(house.here, session_id).state is State.IDLE
+    assert house.row(session_id).status == "failed"
+    assert house.record(session_id).wake_failures == 0
+    with house.here.db.read() as session:
+        assert retries.find(session, retries.Wanted()) == []
+    house.due(session_id, "m2")
+    assert service.wake(house.here, session_id).state is State.STARTED
 
 
 def test_a_damaged_configuration_is_a_failed_start(house: Household) -> None:

@@ -56,6 +56,7 @@ CATALOGUE = (
     Entry("deliveries", "Look", "deliveries", "Deliveries: messages on their way out.", "delivery"),
     Entry("tasks", "Look", "task", "Scheduled tasks: make, look, run, pause, backfill.", "task"),
     Entry("runs", "Look", "run", "Runs of scheduled tasks: what happened, and once more.", "run"),
+    Entry("retries", "Look", "retry", "What waits for another try: look, try now, give up.", "retry"),
     Entry("dead", "Look", "dead", "What was given up: look, retry, discard."),
     Entry("hosts", "Look", "hosts", "Hosts: machines; keep new agent groups off one.", "host"),
     Entry("events", "Look", "events", "Print what happened, or follow what happens, as JSON lines."),

@@ -313,7 +313,7 @@ def test_singular_nouns_are_understood(family: Cli) -> None:
     assert family("group", "list").out == family("groups", "list").out
     aliases = {entry.alias for entry in CATALOGUE if entry.alias}
     places = {"group", "wiring", "user", "role", "member", "destination"}
-    assert aliases == places | {"session", "delivery", "task", "run", "host"}
+    assert aliases == places | {"session", "delivery", "task", "run", "host", "retry"}
 
 
 def test_completion_knows_commands_options_and_words(tmp_path: Path) -> None:
