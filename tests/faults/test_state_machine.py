@@ -18,14 +18,14 @@ EXAMPLES = 20
 @pytest.mark.faults
 def test_on_sqlite(migrated: Path) -> None:
     """Every promise holds after every step, and everything comes to rest."""
-    play(on_sqlite(migrated), EXAMPLES)
+    play(on_sqlite(migrated), EXAMPLES, shrink=False)
 
 
 @pytest.mark.faults
 @pytest.mark.postgres
 def test_on_postgresql(postgres: PostgresServer, migrated_postgres: str) -> None:
     """The same on PostgreSQL."""
-    play(on_postgresql(postgres.create_database(migrated_postgres)), EXAMPLES)
+    play(on_postgresql(postgres.create_database(migrated_postgres)), EXAMPLES, shrink=False)
 
 
 @pytest.mark.faults
