@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from kombu import Exchange, Queue
+from celery.app.amqp import AMQP
+from kombu import Connection, Exchange, Queue
 
 from nanotasks import logs
 from nanotasks.errors import NanotasksError
@@ -46,6 +47,7 @@ TASK_MODULES = (
 SOFT_TIME_LIMIT_S = 90
 HARD_TIME_LIMIT_S = 120
 VISIBILITY_TIMEOUT_S = 180
+RECONNECT_MAX_S = 2
 
 
 def host_queue(host_id: str) -> str:
@@ -186,10 +188,11 @@ def configuration(config: Settings) -> dict[str, Any]:
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
-            "socket_timeout": 10.0,
+            # A connection that is half open is noticed after a check and its time limit, so within ten seconds.
+            "socket_timeout": 5.0,
             "socket_connect_timeout": 3.0,
             "socket_keepalive": True,
-            "health_check_interval": 10,
+            "health_check_interval": 3,
             "client_name": f"nanotasks-{config.host_id}",
         },
         # Beat
@@ -208,9 +211,22 @@ def tell_failure(self: Any, exc: Exception, *_details: Any) -> None:
         _log.warning("task_failed", task=self.name, args=list(self.request.args or ()), error=str(exc))
 
 
+class _Connection(Connection):
+    """Kombu's pause between two tries grows to half a minute, for which a worker would sleep on when Redis is back."""
+
+    def ensure_connection(self, *args: Any, **named: Any) -> Any:  # type: ignore[override]  # its arguments are Kombu's
+        """As Kombu's. A worker that lost its connection calls it with `errback` and `max_retries`, without pauses."""
+        pauses = {"interval_start": 1, "interval_step": 1, "interval_max": RECONNECT_MAX_S}
+        return super().ensure_connection(*args, **({**pauses, **named} if len(args) <= 2 else named))
+
+
+class _Messaging(AMQP):
+    Connection = _Connection
+
+
 def create(config: Settings) -> Celery:
     """A Celery app under these settings. A process needs only one: `app`."""
-    created = Celery("nanotasks", include=list(TASK_MODULES))
+    created = Celery("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
     created.conf.update(configuration(config))
     return created
 

@@ -48,13 +48,21 @@ class TickScheduler(Scheduler):
         """When to wake: Celery's own scheduler wakes a hundredth of a second early and spins until it is time."""
         return n + drift if n and n > 0 else n
 
+    _is_heard = True
+
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **options: Any) -> Any:
         """Send a tick. Without Redis nothing is sent, which one line tells; the next tick is as good."""
         try:
-            return super().apply_async(entry, producer, advance, **options)
+            sent = super().apply_async(entry, producer, advance, **options)
         except Exception as error:
-            _log.warning("tick_not_sent", task=entry.task, error=str(error).partition("\n")[0])
+            if self._is_heard:
+                _log.warning("tick_not_sent", task=entry.task, error=str(error).partition("\n")[0])
+            self._is_heard = False
             return None
+        if not self._is_heard:
+            _log.info("ticks_are_sent_again")
+        self._is_heard = True
+        return sent
 
     def is_due(self, entry: Any) -> Any:
         """A run of the future was made by a clock that was put back since: then everything is due."""

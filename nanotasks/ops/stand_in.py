@@ -36,7 +36,7 @@ def stand_in(db: Database, settings: Settings, stop: threading.Event) -> None:
     periods_s = {name: float(entry["schedule"]) for name, entry in schedule.items()}
     look_s = min(_LOOK_S, *periods_s.values())
     began = last_sent = time.monotonic()
-    is_silent = False
+    is_silent = is_mute = False
     # A beat that starts together with this process sends its first ticks a period later.
     while not stop.wait(look_s):
         now = time.monotonic()
@@ -45,16 +45,19 @@ def stand_in(db: Database, settings: Settings, stop: threading.Event) -> None:
             if not is_silent:
                 _log.warning("beat_is_silent", ticks=missing)
             is_silent, last_sent = True, now
-            for name in missing:
-                _send(name, schedule[name])
+            failed = next((error for name in missing if (error := _send(name, schedule[name]))), None)
+            if failed is not None and not is_mute:
+                _log.warning("ticks_not_sent", error=failed)
+            is_mute = failed is not None
         elif is_silent and now - last_sent > BACK_PERIODS * max(periods_s.values()):
             _log.info("beat_is_back")
             is_silent = False
 
 
-def _send(name: str, entry: Mapping[str, Any]) -> None:
-    """As a beat does. Without Redis nothing is sent, and the next look is as good."""
+def _send(name: str, entry: Mapping[str, Any]) -> str | None:
+    """As a beat does. Without Redis nothing is sent, and the next look is as good; why not, then."""
     try:
         app.send_task(name, ignore_result=True, **entry["options"])
     except Exception as error:
-        _log.warning("tick_not_sent", task=name, error=str(error).partition("\n")[0])
+        return str(error).partition("\n")[0]
+    return None

@@ -68,7 +68,6 @@ def run_celery(lifeline: Lifeline) -> int:
     os.close(nowhere)
     for handler in logging.getLogger().handlers:
         handler.addFilter(on_one_line)
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # a choice that celery_app has made
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is safe here: messages are JSON only
     name, _lock = _take_name(config)
     app = celery_app.app
@@ -164,6 +163,8 @@ def _keep_logging(**_options: Any) -> None:
 
 
 def _tell_ready(sender: Any, **_options: Any) -> None:
+    # A choice that celery_app has made; Celery sets filters of its own when it starts.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     signals.resume(host_id=settings().host_id)
     _log.info("worker_ready", worker=sender.hostname, queues=[queue.name for queue in sender.app.conf.task_queues])
 

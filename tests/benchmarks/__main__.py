@@ -14,7 +14,7 @@ from typing import Any
 
 from nanotasks import __version__
 from nanotasks.errors import NanotasksError
-from tests.benchmarks import conversation, embedded, inprocess, operations
+from tests.benchmarks import conversation, embedded, inprocess, operations, schedule
 from tests.benchmarks.stack import Stack
 
 
@@ -30,6 +30,8 @@ def main() -> int:
     for runtime in ("process", *(["docker"] if _docker_answers() else [])):
         with tempfile.TemporaryDirectory(prefix="nt-bench-") as directory, Stack(Path(directory), runtime) as stack:
             report[runtime] = _collect(runtime, itertools.chain(conversation.measure(stack), operations.measure(stack)))
+    with tempfile.TemporaryDirectory(prefix="nt-bench-") as directory:
+        report["scheduled_tasks"] = _collect("scheduled tasks", schedule.measure(Path(directory)))
     print(json.dumps(report, indent=2))
     return 0
 

@@ -71,7 +71,7 @@ class Stack:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "nanotasks", name],
                 cwd=ROOT,
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -84,7 +84,7 @@ class Stack:
         done = subprocess.run(
             [sys.executable, "-m", "nanotasks", *words],
             cwd=ROOT,
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -116,7 +116,8 @@ class Stack:
         for running in runtime.list():
             runtime.stop(running.session_id, 1.0, "the benchmark is over")
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment of its commands."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return {**kept, **self.settings.environment()}
 
