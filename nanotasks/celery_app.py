@@ -214,7 +214,7 @@ def tell_failure(self: Any, exc: Exception, *_details: Any) -> None:
 class _Connection(Connection):
     """Kombu's pause between two tries grows to half a minute, for which a worker would sleep on when Redis is back."""
 
-    def ensure_connection(self, *args: Any, **named: Any) -> Any:  # type: ignore[override]  # its arguments are Kombu's
+    def ensure_connection(self, *args: Any, **named: Any) -> Any:
         """As Kombu's. A worker that lost its connection calls it with `errback` and `max_retries`, without pauses."""
         pauses = {"interval_start": 1, "interval_step": 1, "interval_max": RECONNECT_MAX_S}
         return super().ensure_connection(*args, **({**pauses, **named} if len(args) <= 2 else named))
