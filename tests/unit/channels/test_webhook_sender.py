@@ -114,6 +114,7 @@ def test_a_status_has_its_meaning(
         (formatdate(time.time() + 3600, usegmt=True), 1800, 3600),
         (formatdate(time.time() - 3600, usegmt=True), 0, 0),
     ],
+    ids=["seconds", "none", "too long", "date", "date that has passed"],
 )
 def test_retry_after_is_honoured(
     sender: WebhookSender, platform: HttpRecorder, status: int, header: str, least: int, most: int
