@@ -43,6 +43,7 @@ class Wanted:
     until_ms: int | None = None
     group_id: str | None = None
     session_id: str | None = None
+    id_begins: str | None = None
 
     @property
     def is_everything(self) -> bool:
@@ -97,9 +98,8 @@ def find(session: Session, wanted: Wanted, limit: int = 0) -> list[Dead]:
 
 def one(session: Session, text: str) -> Dead:
     """The entry with this id, or with the only id that begins so. Raises `NotFoundError` and `UsageError`."""
-    everything = find(session, Wanted())
-    exact = [entry for entry in everything if entry.id == text]
-    fitting = exact or [entry for entry in everything if text and entry.id.startswith(text)]
+    found = find(session, Wanted(id_begins=text)) if text else []
+    fitting = [entry for entry in found if entry.id == text] or found
     if not fitting:
         raise NotFoundError(
             f"Nothing dead is called {text!r}.", fix="`nanotasks dead list` shows what there is, `explain` the others."
@@ -145,6 +145,8 @@ def _within(wanted: Wanted, at: ColumnElement[int], target: InstrumentedAttribut
         conditions.append(at >= wanted.since_ms)
     if wanted.until_ms is not None:
         conditions.append(at < wanted.until_ms)
+    if wanted.id_begins:
+        conditions.append(target.startswith(wanted.id_begins, autoescape=True))
     return conditions
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nanotasks.domain.vocabulary import DELIVERY_STATES
-from nanotasks.ops.cli.arguments import Limit, OfGroup, SessionRef, choice, require_some, rows_wanted
+from nanotasks.domain.vocabulary import DELIVERY_STATES, ERROR_CLASSES
+from nanotasks.ops.cli.arguments import Limit, OfGroup, SessionRef, choice, moment_option, require_some, rows_wanted
 from nanotasks.ops.cli.central import reading, ring, writing
 from nanotasks.ops.cli.output import say_if_cut, show_list, show_one, show_result
 from nanotasks.ops.cli.root import App
@@ -31,9 +31,14 @@ def register(root: typer.Typer) -> None:
 
 @app.command("list")
 def list_deliveries(
-    state: Annotated[str | None, choice("--state", DELIVERY_STATES, "Only in this state.")] = None,
+    state: Annotated[
+        list[str] | None, choice("--state", DELIVERY_STATES, "Only in this state; may be given several times.")
+    ] = None,
     session: Annotated[str | None, typer.Option("--session", metavar="SESSION", help="Only of this session.")] = None,
     group: OfGroup = None,
+    error_class: Annotated[str | None, choice("--class", ERROR_CLASSES, "Only that failed so.")] = None,
+    since: Annotated[int | None, moment_option("--since", "Only entered since then")] = None,
+    until: Annotated[int | None, moment_option("--until", "Only entered before")] = None,
     limit: Limit = None,
 ) -> None:
     """List the deliveries, the newest first."""
@@ -46,8 +51,14 @@ def list_deliveries(
     most = rows_wanted(limit)
     query = select(Delivery, AgentGroup.folder).join(AgentGroup, AgentGroup.id == Delivery.agent_group_id)
     query = query.order_by(Delivery.created_at.desc(), Delivery.seq.desc(), Delivery.id.desc())
-    if state is not None:
-        query = query.where(Delivery.state == state)
+    if state:
+        query = query.where(Delivery.state.in_(state))
+    if error_class is not None:
+        query = query.where(Delivery.error_class == error_class)
+    if since is not None:
+        query = query.where(Delivery.created_at >= since)
+    if until is not None:
+        query = query.where(Delivery.created_at < until)
     with reading() as central:
         if session is not None:
             query = query.where(Delivery.session_id == references.agent_session(central, session).id)

@@ -42,10 +42,13 @@ def list_sessions(
     group: OfGroup = None,
     chat: OfChat = None,
     status: Annotated[str | None, choice("--status", SESSION_STATUSES, "Only with this status.")] = None,
+    troubled: Annotated[
+        bool, typer.Option("--troubled", help="Only those with a file or an agent that makes trouble.")
+    ] = False,
     limit: Limit = None,
 ) -> None:
     """List the sessions, the last active first."""
-    from sqlalchemy import select
+    from sqlalchemy import or_, select
 
     from nanotasks.central.sessions import AgentSession
     from nanotasks.ops import references
@@ -54,6 +57,8 @@ def list_sessions(
     query = select(AgentSession).order_by(AgentSession.last_active.desc().nulls_last(), AgentSession.id.desc())
     if status is not None:
         query = query.where(AgentSession.status == status)
+    if troubled:
+        query = query.where(or_(AgentSession.append_error.is_not(None), AgentSession.wake_error.is_not(None)))
     with reading() as session:
         if group is not None:
             query = query.where(AgentSession.agent_group_id == references.group(session, group).id)

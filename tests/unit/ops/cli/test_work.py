@@ -107,6 +107,34 @@ def test_a_delivery_is_given_up_tried_again_and_forgotten(family: Cli, session_i
     assert family("deliveries", "list", "--json").json == []
 
 
+def test_deliveries_are_narrowed(family: Cli, session_id: str, central_here: Database) -> None:
+    """By several states, by class, and by when they were entered."""
+    ids = [
+        family("deliveries", "create", session_id, "--text", "x", "--json").json["id"]
+        for _ in ("retrying", "dead", "held")
+    ]
+    with central_here.write() as session:
+        for delivery, state in zip(ids, ("retrying", "dead", "held"), strict=True):
+            values = {"state": state, "error_class": "permanent" if state == "dead" else "transient"}
+            session.execute(update(Delivery).where(Delivery.id == delivery).values(**values))
+
+    def listed(*options: str) -> set[str]:
+        return {row["state"] for row in family("deliveries", "list", *options, "--json").json}
+
+    assert listed("--state", "retrying", "--state", "dead") == {"retrying", "dead"}
+    assert listed("--class", "permanent") == {"dead"}
+    assert listed("--since", "1h") == {"retrying", "dead", "held"}
+    assert listed("--until", "1h") == set()
+
+
+def test_sessions_in_trouble(family: Cli, session_id: str, central_here: Database) -> None:
+    """Those whose file or agent has an error."""
+    assert family("sessions", "list", "--troubled", "--json").json == []
+    with central_here.write() as session:
+        session.execute(update(AgentSession).values(wake_error="no such image"))
+    assert [row["id"] for row in family("sessions", "list", "--troubled", "--json").json] == [session_id]
+
+
 @pytest.mark.parametrize(
     ("state", "verb", "code"),
     [
