@@ -1,4 +1,5 @@
-"""Where sockets live: a short directory of this user, found again by every process of the installation.
+"""Where sockets live: a short directory of this user, found again by every process of the installation; and the mark
+by which a data directory is told from others.
 
 A Unix socket's path has at most 107 bytes, and a data directory may be deeper than that. So sockets live in
 `NANOTASKS_RUNTIME_DIR`, or in `/run/user/<uid>/nanotasks-<install>`, or in `/tmp/nanotasks-<uid>-<install>`,
@@ -8,7 +9,9 @@ in it: a name in /tmp could have been taken by another user first, who would the
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -46,6 +49,21 @@ def socket_path(settings: Settings, name: str) -> Path:
             fix="Set NANOTASKS_RUNTIME_DIR to a shorter directory, or unset it.",
         )
     return path
+
+
+def place(settings: Settings) -> str:
+    """The mark of this data directory, made once: other directories under the same host id have another one."""
+    path = settings.data_dir / "place"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark = secrets.token_hex(8)
+        fresh = path.with_name(f"place.{mark}")
+        fresh.write_text(mark)
+        # A link is made whole or not at all, whoever else does it in this moment.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(fresh)
+        fresh.unlink()
+    return path.read_text()
 
 
 def _candidates(settings: Settings) -> list[Path]:

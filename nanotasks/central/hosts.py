@@ -13,7 +13,10 @@ RUNTIMES = ("docker", "process")
 
 
 class Host(Base):
-    """A machine with a data directory, workers and a container runtime."""
+    """A machine with a data directory, workers and a container runtime.
+
+    `place` is the data directory that lives under this id, `epoch` how often another one took its place.
+    """
 
     __tablename__ = "hosts"
     __table_args__ = (one_of("state", *HOST_STATES), one_of("storage", *STORAGES))
@@ -23,6 +26,8 @@ class Host(Base):
     capacity: Mapped[int] = mapped_column(default=50, server_default="50")
     state: Mapped[str] = mapped_column(default="up", server_default="up")
     storage: Mapped[str] = mapped_column(default="local", server_default="local")
+    place: Mapped[str | None]
+    epoch: Mapped[Millis] = mapped_column(default=0, server_default="0")
     heartbeat_at: Mapped[Millis]
     created_at: Mapped[Millis]
 

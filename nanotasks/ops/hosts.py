@@ -57,6 +57,7 @@ def listed(session: Session, moment: Moment) -> list[dict[str, Any]]:
             "heartbeat_age_ms": moment.now - host.heartbeat_at,
             "storage": host.storage,
             "capacity": host.capacity,
+            "epoch": host.epoch,
             "groups": groups.get(host.id, 0),
             "live_instances": live.get(host.id, 0),
             "leases": held[host.id],

@@ -33,6 +33,7 @@ from nanotasks.ops.alarm import sound_alarm
 from nanotasks.ops.beat import start_beat_thread
 from nanotasks.ops.lifeline import Lifeline
 from nanotasks.ops.stand_in import stand_in
+from nanotasks.paths import place
 from nanotasks.runtimes.contract import Exit
 from nanotasks.settings import Settings, settings
 from nanotasks.sweep import hosts
@@ -83,7 +84,7 @@ def run_keeper(lifeline: Lifeline, *, beat: bool = False) -> int:
 def _sign_off(config: Settings) -> None:
     """Before the lock is free, so that a successor's heartbeat comes later."""
     try:
-        hosts.mark_stopped(database(config), config)
+        hosts.mark_stopped(database(config), config, place(config))
     except NanotasksError as error:
         _log.warning("not_signed_off", error=str(error))
 
@@ -138,9 +139,14 @@ def duties(config: Settings) -> list[Duty]:
 
 
 def beat_heart(config: Settings, stop: threading.Event) -> None:
-    """Write the host's sign of life once per period."""
+    """Write the host's sign of life once per period; where another place has taken the host over, end this worker."""
+    here = place(config)
     while True:
-        hosts.heartbeat(database(config), config)
+        try:
+            hosts.heartbeat(database(config), config, here)
+        except hosts.HostTakenError as error:
+            _log.error("host_taken", host=config.host_id, error=str(error))
+            os.kill(os.getppid(), signal.SIGTERM)
         if stop.wait(config.host_heartbeat_s):
             return
 

@@ -127,6 +127,7 @@ def prepare(config: Settings) -> Settings:
     from nanotasks.ops.host_identity import host_id_here, stranded
     from nanotasks.ops.redis_server import require_answer
     from nanotasks.ops.seed import seed
+    from nanotasks.paths import place
     from nanotasks.runtimes.select import decide
     from nanotasks.sweep.hosts import heartbeat
 
@@ -136,7 +137,7 @@ def prepare(config: Settings) -> Settings:
     try:
         upgrade(db)
         config = dataclasses.replace(config, host_id=host_id_here(db, config))
-        heartbeat(db, config)
+        heartbeat(db, config, place(config))
         seed(db, config)
         if notice := stranded(db, config):
             say(notice)

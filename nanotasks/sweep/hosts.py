@@ -3,24 +3,43 @@
 A host is up from its first heartbeat until its last worker stops, or until it is silent for `host_timeout_s`; then
 it is down until the next one.
 An operator's `draining` stays as it is. Signals are sent only to hosts that are up.
+
+A host is one data directory, its *place*: it alone has the files of the agents that live there. While its heartbeats
+come, another place under the same id is refused, since the two would share one queue and each get half of the work.
+A place that was silent for `host_timeout_s`, or whose workers were stopped, may be replaced, and the epoch grows:
+
+    (no row) ──▶ place A, epoch 1 ──A stops, or is silent──▶ place B, epoch 2 ──▶ …
+                      │ ▲
+                      └─┘ A's heartbeats. One of B meanwhile is refused; one of A afterwards, too: its worker ends
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from nanotasks.central import Database, rows_changed
 from nanotasks.central.changes import changed
 from nanotasks.central.hosts import Host
+from nanotasks.errors import ConflictError
 from nanotasks.settings import Settings
 
 
-def heartbeat(db: Database, settings: Settings) -> None:
-    """Write this host's sign of life, and its row when it has none yet."""
+class HostTakenError(ConflictError):
+    """Another data directory lives under this host id."""
+
+
+def heartbeat(db: Database, settings: Settings, place: str | None = None) -> None:
+    """Write this host's sign of life, and its row when it has none yet; `place` is the mark of its data directory.
+
+    Raises `HostTakenError` while another place gives signs of life under this id.
+    """
     with db.write() as session:
         now = db.now_ms(session)
-        alive = {"heartbeat_at": now, "capacity": settings.max_containers}
+        alive = {"heartbeat_at": now, "capacity": settings.max_containers, **_moved_in(session, settings, place, now)}
         mine = update(Host).where(Host.id == settings.host_id)
         if rows_changed(session, mine.where(Host.state == "down").values(state="up")):
             changed(session, "host.up", settings.host_id)
@@ -33,10 +52,34 @@ def heartbeat(db: Database, settings: Settings) -> None:
                 session.execute(mine.values(alive))
 
 
-def mark_stopped(db: Database, settings: Settings) -> None:
+def _moved_in(session: Session, settings: Settings, place: str | None, now: int) -> dict[str, Any]:
+    """What a heartbeat changes of the host's row where its place is new."""
+    known = session.execute(
+        select(Host.place, Host.epoch, Host.state, Host.heartbeat_at)
+        .where(Host.id == settings.host_id)
+        .with_for_update()
+    ).one_or_none()
+    if place is None or (known is not None and known.place == place):
+        return {}
+    if known is None:
+        return {"place": place, "epoch": 1}
+    silent_s = (now - known.heartbeat_at) / 1000
+    if known.place is not None and known.state != "down" and silent_s < settings.host_timeout_s:
+        raise HostTakenError(
+            f"Another data directory is at work as the host {settings.host_id}.",
+            why=f"Its last sign of life came {max(0.0, silent_s):.0f} s ago.",
+            fix=f"Give each machine a NANOTASKS_HOST_ID of its own. If that one is gone for good, wait until it was"
+            f" silent for {settings.host_timeout_s:g} s.",
+        )
+    return {"place": place, "epoch": known.epoch + 1}
+
+
+def mark_stopped(db: Database, settings: Settings, place: str | None = None) -> None:
     """Call this host down at once: its keeper stops. Where another worker takes over, its heartbeat calls it up."""
     with db.write() as session:
         mine = update(Host).where(Host.id == settings.host_id, Host.state == "up").values(state="down")
+        if place is not None:
+            mine = mine.where(or_(Host.place.is_(None), Host.place == place))
         if rows_changed(session, mine):
             changed(session, "host.down", settings.host_id, {"reason": "stopped"})
 

@@ -52,6 +52,21 @@ def test_messages_of_one_gateway_are_answered_on_both_hosts(
             assert len(list((host.settings.data_dir / "sessions").glob("*/*/host/inbound.db"))) == 1
 
 
+@pytest.mark.postgres
+def test_a_second_machine_with_the_same_host_id_is_refused(
+    tmp_path: Path, postgres: PostgresServer, redis_url: str
+) -> None:
+    """The two would share one queue, and each write half of the messages to its own disk."""
+    shared = {"redis_url": redis_url, "database_url": postgres.create_database(), "host_id": "kitchen"}
+    with installation(tmp_path / "a", **shared) as first:
+        first.start("worker")
+        wait_for(lambda: '"worker_ready"' in first.log("worker"), 30, what="the first worker")
+        refused = Installation(tmp_path / "b", **shared).run("worker", code=4)
+        assert "Another data directory is at work as the host kitchen" in refused.stderr
+        assert "NANOTASKS_HOST_ID" in refused.stderr
+        assert hosts_up(first) == ["kitchen"]
+
+
 def hosts_up(here: Installation) -> list[str]:
     with here.central() as db, db.read() as session:
         return sorted(session.scalars(select(Host.id).where(Host.state == "up")))

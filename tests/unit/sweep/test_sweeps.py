@@ -416,6 +416,26 @@ def test_a_host_that_was_stopped_is_down_at_once(central: Database) -> None:
     assert hosts.hosts_at_work(central) == ["a"]
 
 
+def test_one_host_id_is_one_data_directory(central: Database) -> None:
+    """While one gives signs of life another is refused; once it was stopped or silent it is replaced, and refused."""
+    hosts.heartbeat(central, CONFIG)
+    hosts.heartbeat(central, CONFIG, "here")
+    hosts.heartbeat(central, CONFIG, "here")
+    with pytest.raises(hosts.HostTakenError, match="NANOTASKS_HOST_ID"):
+        hosts.heartbeat(central, CONFIG, "there")
+    hosts.mark_stopped(central, CONFIG, "there")
+    assert hosts.hosts_at_work(central) == ["a"]
+    hosts.mark_stopped(central, CONFIG, "here")
+    hosts.heartbeat(central, CONFIG, "there")
+    with pytest.raises(hosts.HostTakenError):
+        hosts.heartbeat(central, CONFIG, "here")
+    with central.write() as session:
+        session.execute(update(Host).values(heartbeat_at=1))
+    hosts.heartbeat(central, CONFIG, "here")
+    with central.read() as session:
+        assert session.execute(select(Host.place, Host.epoch, Host.state)).all() == [("here", 3, "up")]
+
+
 def test_a_draining_host_that_dies_is_found(central: Database) -> None:
     """What it holds has to be freed like that of any other; its state stays the operator's."""
     hosts.heartbeat(central, CONFIG)
