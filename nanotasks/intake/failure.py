@@ -12,7 +12,6 @@ from nanotasks.central.chats import Chat as ChatRow
 from nanotasks.central.events import InboundEvent
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Address
-from nanotasks.clock import now_ms
 from nanotasks.deliver.host_messages import enter_host_message
 from nanotasks.domain.delivery import shorten
 from nanotasks.intake.pending import Chat, PendingEvent
@@ -33,15 +32,22 @@ class SetAside:
     told: tuple[str, str] | None = None
 
 
-def set_aside(
-    connection: Connection, chat: Chat, event: PendingEvent, error: Exception, max_tries: int, worker: str
-) -> SetAside:
-    """Record a failed routing by this worker; with the last one of `max_tries` within a minute the event is dead."""
-    now = now_ms()
+@dataclass(frozen=True)
+class Attempt:
+    """A routing that failed: in which worker and when (ms on the database's clock), and how many there may be."""
+
+    worker: str
+    now: int
+    max_tries: int
+
+
+def set_aside(connection: Connection, chat: Chat, event: PendingEvent, error: Exception, attempt: Attempt) -> SetAside:
+    """Record a failed routing; with the last one that there may be within a minute the event is dead."""
+    now = attempt.now
     first = event.first_failed_at
     again = first is not None and now - first <= _WINDOW_MS
     tries = event.tries + 1 if again else 1
-    dead = tries >= max_tries
+    dead = tries >= attempt.max_tries
     why = shorten(f"{type(error).__name__}: {error}")
     connection.execute(
         update(InboundEvent)
@@ -55,7 +61,7 @@ def set_aside(
         )
     )
     where = {"channel_type": chat[0], "platform_id": chat[1], "message": event.platform_message_id, "tries": tries}
-    by = {"error": why, "worker": worker, "task": task_at_work()}
+    by = {"error": why, "worker": attempt.worker, "task": task_at_work()}
     changed(connection, "message.dead" if dead else "message.retrying", event.id, where | by)
     if not dead:
         return SetAside(False)

@@ -16,7 +16,6 @@ from nanotasks.central.changes import changed
 from nanotasks.central.engine import rows_changed
 from nanotasks.central.events import Drop, InboundEvent, InboundRoute
 from nanotasks.central.sessions import AgentSession
-from nanotasks.clock import now_ms
 from nanotasks.errors import ConflictError
 from nanotasks.intake.failure import tell_dead
 
@@ -49,7 +48,8 @@ def route_again(session: Session, event: InboundEvent) -> None:
 
 def try_now(session: Session, event: InboundEvent) -> None:
     """Let an event whose routing failed be routed at once. Raises `ConflictError` for one that does not wait for it."""
-    _change_waiting(session, event, next_try_at=now_ms())
+    # A time of the database's clock that has passed, whatever the clock here says.
+    _change_waiting(session, event, next_try_at=event.first_failed_at or event.received_at)
 
 
 def give_up(session: Session, event: InboundEvent, reason: str) -> tuple[str, str] | None:

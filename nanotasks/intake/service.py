@@ -38,7 +38,7 @@ from nanotasks.domain.routing import (
 from nanotasks.domain.sessions import thread_of
 from nanotasks.errors import NanotasksError
 from nanotasks.intake.facts import CapabilitiesOf, Facts, gather, selective_patterns
-from nanotasks.intake.failure import set_aside
+from nanotasks.intake.failure import Attempt, set_aside
 from nanotasks.intake.pending import Chat, PatternVerdicts, PendingEvent, lock_chat, read_pending
 from nanotasks.intake.placement import place
 from nanotasks.intake.record import Record, SessionTakenError
@@ -143,8 +143,10 @@ class _Router:
         with self._db.read_core() as connection:
             events = read_pending(connection, self._chat, BATCH)
             patterns = selective_patterns(connection, self._chat) if events else set()
-        if events and (events[0].next_try_at or 0) > now_ms():
-            self._result.retry_at_ms = events[0].next_try_at
+            waits_until = events[0].next_try_at if events else None
+            waits = waits_until is not None and waits_until > self._db.now_ms(connection)
+        if waits:
+            self._result.retry_at_ms = waits_until
             return []
         return self._verdicts.run_ahead(sorted(patterns), events, _PATTERN_BUDGET_S)
 
@@ -182,14 +184,9 @@ class _Router:
                     if isinstance(error, OperationalError) and not is_own_fault(error):
                         raise
                     _log.error("event_failed", event_id=event.id, tries=event.tries + 1, exc_info=True)
-                    outcome = set_aside(
-                        connection,
-                        self._chat,
-                        event,
-                        error,
-                        self._settings.event_max_tries,
-                        str(this_owner(self._settings.host_id)),
-                    )
+                    worker = str(this_owner(self._settings.host_id))
+                    attempt = Attempt(worker, self._db.now_ms(connection), self._settings.event_max_tries)
+                    outcome = set_aside(connection, self._chat, event, error, attempt)
                     told.update([outcome.told] if outcome.told else [])
                     go_on = outcome.dead
                     if not go_on:

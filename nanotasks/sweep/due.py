@@ -5,6 +5,9 @@ An alarm also meets the time at which an event that could not be routed is tried
 The sweep asks it for all hosts, as the net; each host's alarm asks it for its own, at the moment something is due.
 It reads indexes and opens no session file. What was signalled is not signalled again before `resignal_after_s`.
 
+Times of sessions and deliveries are written by their host, so its alarm compares them with the host's own clock. Times
+of events are the database's, since any host writes and reads them. The clocks of hosts may differ by hours.
+
 A session whose `next_due_at` is 0 has rows that are due at once. They were signalled when they were written, and
 most often the agent is at work on them, so an alarm passes over them and only the sweep looks again.
 """
@@ -37,6 +40,7 @@ from nanotasks.central.deliveries import OPEN_STATES, Delivery
 from nanotasks.central.events import ChatCounter, InboundEvent
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
+from nanotasks.clock import now_ms
 from nanotasks.owners import Owner, is_dead
 from nanotasks.schedule import due as schedule_due
 from nanotasks.settings import Settings
@@ -49,7 +53,8 @@ def due_signals(db: Database, settings: Settings, host_id: str | None = None) ->
     """What to ring for due work, of one host (for its alarm) or of all; marks it as signalled."""
     find = _HERE if host_id else _EVERYWHERE
     with db.read_core() as connection:
-        now = db.now_ms(connection)
+        of_all = db.now_ms(connection)
+        now = now_ms() if host_id else of_all
         known: dict[str, Any] = {
             "now": now,
             "again": now - round(settings.resignal_after_s * 1000),
@@ -59,14 +64,14 @@ def due_signals(db: Database, settings: Settings, host_id: str | None = None) ->
         sessions = _pairs(connection, find.sessions, known)
         attempts = [(row[0], row[1], row[2]) for row in connection.execute(find.attempts, known)]
         unfinished = dict.fromkeys(pair for query in find.unfinished for pair in _pairs(connection, query, known))
-        chats = _pairs(connection, _RETRIED_CHATS, known) if host_id else []
+        chats = _pairs(connection, _RETRIED_CHATS, known | {"now": of_all}) if host_id else []
         if host_id:
             unfinished |= dict.fromkeys(_abandoned(connection, host_id, known))
     if sessions or attempts or unfinished or chats:
         with db.write_core() as connection:
             _mark(connection, now, sessions, attempts, list(unfinished))
             for channel_type, platform_id in chats:
-                connection.execute(_MARK_CHAT, {"channel": channel_type, "platform": platform_id, "now": now})
+                connection.execute(_MARK_CHAT, {"channel": channel_type, "platform": platform_id, "now": of_all})
     signals: list[Signal] = [("wake", *one) for one in sessions]
     signals += [("attempt", delivery_id, owner, made + 1) for delivery_id, owner, made in attempts]
     signals += [("route", *one) for one in chats]
@@ -75,9 +80,12 @@ def due_signals(db: Database, settings: Settings, host_id: str | None = None) ->
 
 
 def next_due_ms(db: Database, settings: Settings, host_id: str) -> int | None:
-    """When something of this host is due next that nobody was signalled for yet; None when nothing is planned."""
+    """When, by this host's clock, something of it is due next that nobody was signalled for yet; None for never."""
     with db.read_core() as connection:
         times = [connection.execute(query, {"here": host_id}).scalar() for query in _NEXT]
+        retry_ms = connection.execute(_NEXT_RETRY).scalar()
+        if retry_ms is not None:
+            times.append(retry_ms + now_ms() - db.now_ms(connection) if db.dialect != "sqlite" else retry_ms)
     times.append(schedule_due.next_ms(db, settings, host_id))
     return min((time for time in times if time is not None), default=None)
 
@@ -228,7 +236,7 @@ _NEXT_RETRY = (
     .join(ChatCounter, _OF_CHAT)
     .where(_WAITS_FOR_ITS_RETRY, _UNSIGNALLED_RETRY)
 )
-_NEXT = (_NEXT_SESSION, _NEXT_ATTEMPT, _NEXT_LATER, _NEXT_RETRY)
+_NEXT = (_NEXT_SESSION, _NEXT_ATTEMPT, _NEXT_LATER)
 
 
 def _pairs(connection: Connection, query: AnySelect, known: dict[str, Any]) -> list[tuple[str, str]]:
