@@ -85,7 +85,8 @@ def next_due_ms(db: Database, settings: Settings, host_id: str) -> int | None:
         times = [connection.execute(query, {"here": host_id}).scalar() for query in _NEXT]
         retry_ms = connection.execute(_NEXT_RETRY).scalar()
         if retry_ms is not None:
-            times.append(retry_ms + now_ms() - db.now_ms(connection) if db.dialect != "sqlite" else retry_ms)
+            # The clock here is read last, so that no alarm rings before its time.
+            times.append(retry_ms - db.now_ms(connection) + now_ms())
     times.append(schedule_due.next_ms(db, settings, host_id))
     return min((time for time in times if time is not None), default=None)
 
