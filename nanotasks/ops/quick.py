@@ -7,6 +7,7 @@ what is wrong.
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,8 @@ def _from_file(statement: str, values: Mapping[str, Any]) -> Rows | None:
     path = sqlite_file(settings())
     if path is None or not path.is_file():
         return None
+    # A command that lists ends when it has listed; looking for cycles in ten thousand rows would double its time.
+    gc.disable()
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
         try:
@@ -41,7 +44,7 @@ def _from_file(statement: str, values: Mapping[str, Any]) -> Rows | None:
                 return None
             cursor = connection.execute(statement, values)
             names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            return [dict(zip(names, row)) for row in cursor]  # noqa: B905 — as long as each other
         finally:
             connection.close()
     except sqlite3.Error:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def check(found: list[str]) -> None:
     assert not found, lines(found)
+
+
+def go_on(pid: int) -> None:
+    """Let a stopped process go on, if it was not killed meanwhile."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -128,7 +134,7 @@ def test_redis_hangs_for_some_seconds(world: World) -> None:
         if turn == 1:
             (pid,) = world.processes("redis")
             os.kill(pid, signal.SIGSTOP)
-            threading.Timer(3.0, os.kill, (pid, signal.SIGCONT)).start()
+            threading.Timer(3.0, go_on, (pid,)).start()
 
     check(run_traffic(world, pause))
 
@@ -144,7 +150,7 @@ def test_worker_processes_are_stopped_for_longer_than_a_send_may_take(world: Wor
             mains = [pid for pid in world.processes("worker") if children(pid)]
             pid = children(mains[0])[0]
             os.kill(pid, signal.SIGSTOP)
-            threading.Timer(5.0, os.kill, (pid, signal.SIGCONT)).start()
+            threading.Timer(5.0, go_on, (pid,)).start()
 
     check(run_traffic(world, stop))
 

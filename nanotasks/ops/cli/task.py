@@ -89,6 +89,7 @@ def list_tasks(
         until=until,
         error_class=error_class,
         limit=most + 1 if most else 0,
+        brief=not is_json(),
     )
     rows = [_listed(row) for row in found[: most or None]]
     show_list(rows, COLUMNS, empty="There are no such tasks. `nanotasks task create` makes one.")
