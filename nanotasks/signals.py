@@ -44,6 +44,7 @@ _CONNECT_TIMEOUT_S = 2.0
 _COMMAND_TIMEOUT_S = 5.0
 _EXIT_FLUSH_S = 2.0
 _POLL_S = 0.5
+_SWEEP_EXPIRES_S = 10.0
 
 # Each caller costs a round trip in four; more would wait behind a slow one although another task has time.
 _CALLERS_AT_ONCE = 4
@@ -158,6 +159,21 @@ def resume(*, host_id: str) -> None:
             return
         if oldest:
             ring(kind, *json.loads(_text(oldest[0])), force=True)
+
+
+def sweep_now() -> None:
+    """Ask for the sweeps that find lost signals, without waiting for their time; for a worker that begins."""
+    from celery.exceptions import CeleryError
+    from kombu.exceptions import KombuError
+
+    from nanotasks.celery_app import DEFAULT, app
+
+    for name in ("sweep.signals", "sweep.due"):
+        try:
+            app.send_task(name, args=(True,), queue=DEFAULT, expires=_SWEEP_EXPIRES_S, ignore_result=True)
+        except (CeleryError, KombuError, redis.RedisError, OSError) as error:
+            _log.warning("sweep_not_sent", sweep=name, error=str(error))
+            return
 
 
 def poke(topic: str, payload: Mapping[str, Any] | None = None) -> None:

@@ -166,6 +166,7 @@ def _tell_ready(sender: Any, **_options: Any) -> None:
     # A choice that celery_app has made; Celery sets filters of its own when it starts.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     signals.resume(host_id=settings().host_id)
+    signals.sweep_now()
     _log.info("worker_ready", worker=sender.hostname, queues=[queue.name for queue in sender.app.conf.task_queues])
 
 

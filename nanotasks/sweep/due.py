@@ -49,16 +49,21 @@ from nanotasks.sweep.lost import YOUNG_MS, Signal
 AnySelect: TypeAlias = Select[*tuple[Any, ...]]
 
 
-def due_signals(db: Database, settings: Settings, host_id: str | None = None) -> list[Signal]:
-    """What to ring for due work, of one host (for its alarm) or of all; marks it as signalled."""
+def due_signals(
+    db: Database, settings: Settings, host_id: str | None = None, *, at_start: bool = False
+) -> list[Signal]:
+    """What to ring for due work, of one host (for its alarm) or of all; marks it as signalled.
+
+    `at_start` takes for lost whatever was signalled until now: a worker has died with it.
+    """
     find = _HERE if host_id else _EVERYWHERE
     with db.read_core() as connection:
         of_all = db.now_ms(connection)
         now = now_ms() if host_id else of_all
         known: dict[str, Any] = {
             "now": now,
-            "again": now - round(settings.resignal_after_s * 1000),
-            "young": now - YOUNG_MS,
+            "again": now if at_start else now - round(settings.resignal_after_s * 1000),
+            "young": now if at_start else now - YOUNG_MS,
         }
         known |= {"batch": settings.sweep_batch, "here": host_id}
         sessions = _pairs(connection, find.sessions, known)

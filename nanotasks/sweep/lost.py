@@ -26,13 +26,17 @@ YOUNG_MS = 1000
 UNSETTLED_MS = 5_000
 
 
-def lost_signals(db: Database, settings: Settings) -> list[Signal]:
-    """What to ring for rows that wait without a signal; marks them as signalled."""
+def lost_signals(db: Database, settings: Settings, *, at_start: bool = False) -> list[Signal]:
+    """What to ring for rows that wait without a signal; marks them as signalled.
+
+    `at_start` takes for lost whatever was signalled until now: a worker has died with it.
+    """
     with db.read() as session:
         now = db.now_ms(session)
-        again = now - round(settings.resignal_after_s * 1000)
-        chats = _chats(session, now, again, settings.sweep_batch)
-        sessions = _sessions(session, now, again, settings.sweep_batch)
+        again = now if at_start else now - round(settings.resignal_after_s * 1000)
+        young = now if at_start else now - YOUNG_MS
+        chats = _chats(session, now, again, young, settings.sweep_batch)
+        sessions = _sessions(session, now, again, young, settings.sweep_batch)
         unsettled = _unsettled(session, now, now - UNSETTLED_MS, settings.sweep_batch)
     if chats or sessions or unsettled:
         with db.write() as session:
@@ -42,7 +46,7 @@ def lost_signals(db: Database, settings: Settings) -> list[Signal]:
     return signals + [("deliver", *one) for one in unsettled]
 
 
-def _chats(session: Session, now: int, again: int, limit: int) -> list[tuple[str, str]]:
+def _chats(session: Session, now: int, again: int, young: int, limit: int) -> list[tuple[str, str]]:
     chat = (InboundEvent.channel_type, InboundEvent.platform_id)
     query = (
         select(*chat)
@@ -53,7 +57,7 @@ def _chats(session: Session, now: int, again: int, limit: int) -> list[tuple[str
         )
         .where(
             InboundEvent.state == "pending",
-            _is_of_age(InboundEvent.received_at, now, now - YOUNG_MS),
+            _is_of_age(InboundEvent.received_at, now, young),
             or_(InboundEvent.next_try_at.is_(None), InboundEvent.next_try_at <= now),
             _unsignalled(ChatCounter.signalled_at, now, again),
         )
@@ -65,13 +69,13 @@ def _chats(session: Session, now: int, again: int, limit: int) -> list[tuple[str
     return [(row.channel_type, row.platform_id) for row in session.execute(query)]
 
 
-def _sessions(session: Session, now: int, again: int, limit: int) -> list[tuple[str, str]]:
+def _sessions(session: Session, now: int, again: int, young: int, limit: int) -> list[tuple[str, str]]:
     query = (
         select(InboundRoute.session_id, AgentGroup.host_id)
         .join(AgentGroup, AgentGroup.id == InboundRoute.agent_group_id)
         .where(
             InboundRoute.state == "pending",
-            _is_of_age(InboundRoute.created_at, now, now - YOUNG_MS),
+            _is_of_age(InboundRoute.created_at, now, young),
             _unsignalled(InboundRoute.signalled_at, now, again),
             AgentGroup.host_id.is_not(None),
         )

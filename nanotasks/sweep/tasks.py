@@ -16,25 +16,31 @@ from nanotasks.watch.fold import fold
 
 
 @app.task(name="sweep.signals")
-def sweep_signals() -> None:
-    """Signal again what was accepted or routed and whose signal was lost."""
+def sweep_signals(at_start: bool = False, *_later: object) -> None:
+    """Signal again what was accepted or routed and whose signal was lost.
+
+    A worker that begins asks for it `at_start`, whoever swept a moment ago: the one before may have died with a message
+    in its hands, and then that signal is lost however young its row is.
+    """
     config = settings()
     db = database(config)
-    if ticks.claim(db, "sweep.signals", config.sweep_signals_period_s):
+    if at_start:
+        _ring_again(db, lost.lost_signals(db, config, at_start=True))
+    elif ticks.claim(db, "sweep.signals", config.sweep_signals_period_s):
         _ring_again(db, lost.lost_signals(db, config))
 
 
 @app.task(name="sweep.due")
-def sweep_due() -> None:
-    """Signal sessions and deliveries that are due, as the net behind every host's own alarm."""
+def sweep_due(at_start: bool = False, *_later: object) -> None:
+    """Signal sessions and deliveries that are due, as the net behind every host's own alarm; `at_start` as above."""
     config = settings()
     db = database(config)
-    if ticks.claim(db, "sweep.due", config.sweep_due_period_s):
-        _ring_again(db, due.due_signals(db, config))
+    if at_start or ticks.claim(db, "sweep.due", config.sweep_due_period_s):
+        _ring_again(db, due.due_signals(db, config, at_start=at_start))
 
 
 @app.task(name="sweep.hosts")
-def sweep_hosts() -> None:
+def sweep_hosts(*_later: object) -> None:
     """Call silent hosts down, empty their queues, find hosts for agent groups whose messages wait for one, tidy up."""
     config = settings()
     db = database(config)
@@ -61,7 +67,7 @@ def sweep_containers(host_id: str | None = None, *_later: object) -> None:
 
 
 @app.task(name="sweep.figures")
-def sweep_figures() -> None:
+def sweep_figures(*_later: object) -> None:
     """Count spans and ends of rows for the metrics."""
     config = settings()
     db = database(config)
@@ -70,7 +76,7 @@ def sweep_figures() -> None:
 
 
 @app.task(name="worker.canary")
-def canary(worker: str) -> None:
+def canary(worker: str, *_later: object) -> None:
     """That it arrived is what it says; the metrics tell when."""
     config = settings()
     figures.canary_heard(database(config), worker, config.host_id)

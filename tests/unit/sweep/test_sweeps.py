@@ -167,6 +167,21 @@ def route(db: Database, number: int, name: str, **values: Any) -> None:
         )
 
 
+def test_a_worker_that_begins_takes_every_signal_for_lost(central: Database) -> None:
+    """However young the row is, and whoever signalled it a moment ago: the worker before may have died with it."""
+    event(central, 1, age_ms=0)
+    agent_session(central, "s1", next_due_at=1)
+    route(central, 2, "s1")
+    with central.write() as session:
+        session.execute(update(InboundRoute).values(created_at=now_ms()))
+    assert lost.lost_signals(central, CONFIG) == []
+    for _ in range(2):
+        found = lost.lost_signals(central, CONFIG, at_start=True)
+        assert found == [("route", "file", "room"), ("append", "s1", "a")]
+        assert due.due_signals(central, CONFIG, at_start=True) == [("wake", "s1", "a")]
+    assert lost.lost_signals(central, CONFIG) == due.due_signals(central, CONFIG) == []
+
+
 def test_an_unappended_route_is_signalled_to_its_host(central: Database) -> None:
     """Several waiting routes of a session are one signal to the host that owns its files."""
     agent_session(central, "s1", host="b")
