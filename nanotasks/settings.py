@@ -179,7 +179,7 @@ class Settings:
     )
     sweep_hosts_period_s: float = _setting(5.0, "Period of the sweep over the hosts", unit="s", least=_BUSY_S)
     sweep_figures_period_s: float = _setting(
-        10.0, "Period of counting spans and ends for the metrics", unit="s", least=_BUSY_S
+        30.0, "Period of counting spans and ends for the metrics", unit="s", least=_BUSY_S
     )
     sweep_batch: int = _setting(100, "Rows one sweep signals, oldest first", least=1)
     resignal_after_s: float = _setting(5.0, "Age of a row before a sweep signals it again", unit="s")
