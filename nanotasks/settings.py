@@ -184,7 +184,7 @@ class Settings:
     sweep_batch: int = _setting(100, "Rows one sweep signals, oldest first", least=1)
     resignal_after_s: float = _setting(5.0, "Age of a row before a sweep signals it again", unit="s")
     host_heartbeat_s: float = _setting(5.0, "Period of a host's sign of life", unit="s", least=_BUSY_S)
-    host_timeout_s: float = _setting(30.0, "Silence after which a host counts as down", unit="s")
+    host_timeout_s: float = _setting(28.0, "Silence after which a host counts as down", unit="s")
     lease_s: float = _setting(30.0, "Life of a lease that is not renewed", unit="s")
     event_max_tries: int = _setting(3, "Failed routings after which an event is dead")
     engage_pattern_timeout_ms: int = _setting(100, "Time one engage pattern may take on one message", unit="ms")
