@@ -27,6 +27,7 @@ from nanotasks.clock import now_ms
 from nanotasks.domain.compact_json import dumps
 from nanotasks.errors import HostileFileError
 from nanotasks.schedule import policy, runs
+from nanotasks.schedule.adopt import adopt
 from nanotasks.schedule.follow import Signal, Taken, record
 from nanotasks.session.errors import OutboundBusyError
 from nanotasks.session.inbound import Inbound, open_inbound
@@ -134,7 +135,9 @@ class Followed:
 def follow(db: Database, settings: Settings, session_id: str, inbound: Inbound, taken: Sequence[Taken]) -> Followed:
     """Record claims and ends, and write the successors, within a transaction of inbound.db that the caller commits."""
     with db.write() as session:
-        signals = record(session, settings, session_id, taken, now_ms())
+        now = now_ms()
+        adopt(session, settings, session_id, inbound, [one.inbound_id for one in taken], now)
+        signals = record(session, settings, session_id, taken, now)
         session.flush()
         wanted = _wanted(session, session_id)
     faults.point("schedule.after_follow")

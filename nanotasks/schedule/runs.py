@@ -95,8 +95,8 @@ def add_run(session: Session, series: TaskSeries, at: int, now: int, *, origin: 
 
 def _inbound_id(session: Session, series: TaskSeries, at: int) -> str:
     """The id of an occurrence's row. The first one of a series has the series' own, as NanoClaw 2's tasks have."""
-    taken = select(TaskRun.id).where(TaskRun.session_id == series.session_id, TaskRun.inbound_id == series.id)
-    return f"{series.id}@{at}" if session.scalar(taken) else series.id
+    earlier = select(TaskRun.id).where(TaskRun.series_id == series.id).limit(1)
+    return f"{series.id}@{at}" if session.scalar(earlier) else series.id
 
 
 def record_missed(session: Session, series: TaskSeries, decided: Plan, now: int) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from typing import Any
+
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from nanotasks.central.series import TaskRun, TaskSeries
 from nanotasks.central.sessions import AgentSession
@@ -317,3 +321,53 @@ def test_a_row_the_agent_died_of_is_a_failed_run(tasks: Tasks, clock: Clock) -> 
     tasks.project()
     assert tasks.outcomes(series) == ["failed", "planned"]
     assert tasks.runs(series)[0].error_class == "crash"
+
+
+def foreign(tasks: Tasks, row_id: str, at: int, recurrence: str | None, **content: Any) -> None:
+    """A task row as NanoClaw 2 leaves it in a session's file."""
+    connection = sqlite3.connect(tasks.andy.folder.inbound_db, timeout=10)
+    with connection:
+        connection.execute(
+            "INSERT INTO messages_in (id, seq, kind, timestamp, status, process_after, recurrence, series_id,"
+            " platform_id, channel_type, content)"
+            " VALUES (?, 1002, 'task', ?, 'pending', ?, ?, 'task-1700-abc', 'family', 'scripted', ?)",
+            (row_id, iso(at), iso(at), recurrence, json.dumps(content)),
+        )
+    connection.close()
+
+
+@pytest.mark.parametrize("acks", [("processing", "completed"), ("completed",)])
+def test_a_task_of_another_host_is_adopted_when_it_runs(tasks: Tasks, clock: Clock, acks: tuple[str, ...]) -> None:
+    """A recurring row that nobody planned here goes on as a series, also when its runner reports nothing."""
+    hour = at_next_hour(clock)
+    foreign(tasks, "msg-77", hour, "0 * * * *", prompt="Say hello", script="echo")
+    clock.forward(300)
+    for ack in acks:
+        tasks.andy.ack(ack, "msg-77")
+        tasks.deliver()
+    series = tasks.series("task-1700-abc")
+    assert (series.prompt, series.script, series.expression, series.state) == (
+        "Say hello",
+        "echo",
+        "0 * * * *",
+        "active",
+    )
+    assert (series.channel_type, series.platform_id) == ("scripted", "family")
+    first, second = tasks.runs(series.id)
+    assert (first.inbound_id, first.outcome, first.scheduled_for) == ("msg-77", "succeeded", hour)
+    assert (second.state, second.scheduled_for) == ("planned", hour + HOUR)
+    assert [row.id for row in tasks.open_rows()] == [f"task-1700-abc@{hour + HOUR}"]
+    clock.to(hour + HOUR)
+    tasks.run(f"task-1700-abc@{hour + HOUR}")
+    assert tasks.outcomes(series.id) == ["succeeded", "succeeded", "planned"]
+
+
+def test_what_cannot_be_adopted_runs_all_the_same(tasks: Tasks, clock: Clock) -> None:
+    """A schedule that we cannot read ends with the row; it is logged, and nothing else is disturbed."""
+    hour = at_next_hour(clock)
+    foreign(tasks, "msg-78", hour, "R R * * *", prompt="Say hello")
+    tasks.andy.ack("completed", "msg-78")
+    tasks.deliver()
+    with tasks.db.read() as session:
+        assert session.scalars(select(TaskRun)).all() == []
+    assert tasks.open_rows() == []
