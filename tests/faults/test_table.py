@@ -183,15 +183,16 @@ def test_an_agent_is_stopped_in_the_middle_of_its_turn(world: World) -> None:
     check(conclude(world, checker, ledger))
 
 
-def test_the_central_database_is_locked(world: World) -> None:
-    """Somebody holds the database for some seconds: everything waits, and nothing is lost."""
+@pytest.mark.parametrize("seconds", [4.0, pytest.param(60.0, marks=[pytest.mark.long, pytest.mark.timeout(300)])])
+def test_the_central_database_is_locked(world: World, seconds: float) -> None:
+    """Somebody holds the database for a while: everything waits, and nothing is lost."""
 
     def lock(turn: int) -> None:
         if turn == 2:
             with closing(sqlite3.connect(world.here.settings.data_dir / "central.db", isolation_level=None)) as db:
                 db.execute("PRAGMA busy_timeout = 10000")
                 db.execute("BEGIN IMMEDIATE")
-                time.sleep(4.0)
+                time.sleep(seconds)
                 db.execute("ROLLBACK")
 
     check(run_traffic(world, lock))
