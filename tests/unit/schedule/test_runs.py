@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from nanotasks.central.series import TaskRun, TaskSeries
 from nanotasks.central.sessions import AgentSession
-from nanotasks.clock import iso, now_ms
+from nanotasks.clock import iso, now_ms, parse_ms
 from nanotasks.schedule import due
 from nanotasks.schedule import series as verbs
 from nanotasks.session.inbound import open_inbound
@@ -371,3 +371,36 @@ def test_what_cannot_be_adopted_runs_all_the_same(tasks: Tasks, clock: Clock) ->
     with tasks.db.read() as session:
         assert session.scalars(select(TaskRun)).all() == []
     assert tasks.open_rows() == []
+
+
+def utc(text: str) -> int:
+    moment = parse_ms(text)
+    assert moment is not None
+    return moment
+
+
+@pytest.mark.parametrize(
+    ("expression", "begin", "scheduled"),
+    [
+        # Put forward: 02:30 does not exist, and runs at the first minute that does.
+        ("30 2 * * *", "2027-03-27T12:00:00Z", ["2027-03-28T01:00:00Z", "2027-03-29T00:30:00Z"]),
+        # Put back: 02:30 comes twice, and runs at the first of the two.
+        ("30 2 * * *", "2027-10-30T12:00:00Z", ["2027-10-31T00:30:00Z", "2027-11-01T01:30:00Z"]),
+        # Put back: what runs every hour runs in both.
+        ("0 * * * *", "2027-10-30T23:30:00Z", [f"2027-10-31T0{hour}:00:00Z" for hour in range(3)]),
+    ],
+)
+def test_what_happens_when_the_clock_is_changed_is_in_the_history(
+    tasks: Tasks, clock: Clock, expression: str, begin: str, scheduled: list[str]
+) -> None:
+    """In Berlin, over the change of the clock: each occurrence once, at the time that is promised."""
+    clock.to(utc(begin))
+    series = tasks.define("cron", expression)
+    tasks.project()
+    for text in scheduled:
+        (row,) = tasks.open_rows()
+        clock.to(utc(text))
+        tasks.run(row.id)
+    history = tasks.runs(series)
+    assert [run.scheduled_for for run in history[:-1]] == [utc(text) for text in scheduled]
+    assert [run.outcome or run.state for run in history] == [*("succeeded" for _ in scheduled), "planned"]
