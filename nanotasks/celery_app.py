@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection, Exchange, Queue
 
-from nanotasks import logs
+from nanotasks import logs, signals
 from nanotasks.errors import NanotasksError
 from nanotasks.paths import socket_path
 from nanotasks.settings import Settings, settings
@@ -163,7 +164,13 @@ def configuration(config: Settings) -> dict[str, Any]:
         "task_default_queue": DEFAULT,
         "task_default_exchange_type": "direct",
         "task_routes": {"intake.route": {"queue": INBOUND}, "sweep.*": {"queue": DEFAULT}},
-        "task_annotations": {"*": {"throws": (NanotasksError,), "on_failure": tell_failure}},
+        "task_annotations": {
+            "*": {
+                "throws": (NanotasksError,),
+                "on_failure": tell_failure,
+                "Request": "nanotasks.ops.signal_request:SignalRequest",
+            }
+        },
         # Reliability
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -224,9 +231,17 @@ class _Messaging(AMQP):
     Connection = _Connection
 
 
+class _App(Celery):
+    """Its messages expire on Redis's clock, which sender and receiver share; `ops.signal_request` reads it."""
+
+    def now(self) -> datetime:
+        """What Celery adds the seconds of `expires` to, and by which a beat knows that a tick is due."""
+        return datetime.fromtimestamp(signals.shared_now_s(), UTC)
+
+
 def create(config: Settings) -> Celery:
     """A Celery app under these settings. A process needs only one: `app`."""
-    created = Celery("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
+    created = _App("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
     created.conf.update(configuration(config))
     return created
 

@@ -15,6 +15,7 @@ its way (`ring`, `poke`) never block.
     listen    the other end; after a broken connection it says so, and the listener looks at its rows once.
     task_at_work     the Celery task this is done in, for the rows of an attempt.
     wait_for_token   a token bucket shared by all processes of the installation.
+    shared_now_s     the time by Redis's clock, by which signals age: hosts may differ by an hour without harm.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _COMMAND_TIMEOUT_S = 5.0
 _EXIT_FLUSH_S = 2.0
 _POLL_S = 0.5
 _SWEEP_EXPIRES_S = 10.0
+_CLOCK_READ_S = 60.0
+_CLOCK_AGAIN_S = 5.0
 
 # Each caller costs a round trip in four; more would wait behind a slow one although another task has time.
 _CALLERS_AT_ONCE = 4
@@ -225,6 +228,23 @@ def wait_for_token(bucket: str, rate_per_s: float, burst: float = 1.0) -> float:
     return float(_text(answer))
 
 
+def shared_now_s() -> float:
+    """Seconds since the epoch by Redis's clock, the only one that all senders and receivers of signals share.
+
+    It is read now and then, and carried on by the monotonic clock between, which nobody puts forward or back. While
+    Redis is away that goes on; a process that never reached it has its own clock.
+    """
+    process, now = _process, time.monotonic()
+    if now >= process.clock_due_at:
+        try:
+            seconds, micros = _redis().time()
+        except redis.RedisError:
+            process.clock_due_at = now + _CLOCK_AGAIN_S
+        else:
+            process.clock_ahead_s, process.clock_due_at = seconds + micros / 1e6 - now, now + _CLOCK_READ_S
+    return time.time() if process.clock_ahead_s is None else now + process.clock_ahead_s
+
+
 def forget_host(host_id: str) -> None:
     """Empty the queue of a host that is down: what it says is in the database, and the list would only grow."""
     from nanotasks.celery_app import host_queue
@@ -350,7 +370,7 @@ def _set_bell(item: _Ring) -> bool:
     with _redis().pipeline() as pipe:
         key = _callers_key(item.kind, _queue(item.kind, item.ids))
         # Who rang first is first; who rings again keeps its place.
-        pipe.zadd(key, {_member(item.ids): time.time()}, nx=True)
+        pipe.zadd(key, {_member(item.ids): shared_now_s()}, nx=True)
         pipe.expire(key, settings().signal_expires_s)
         pipe.set(bell, "1", nx=True, ex=lasts_s)
         return bool(pipe.execute()[-1])
@@ -379,12 +399,15 @@ def _publish_message(item: _Ring) -> None:
 
 
 class _Process:
-    """What one process has: a connection pool and a sender, each made on first use."""
+    """What one process has: a connection pool, a sender and Redis's clock, each made on first use."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.redis: redis.Redis | None = None
         self.sender: BackgroundSender | None = None
+        # Redis's clock minus the monotonic one, and when on the latter that is read anew.
+        self.clock_ahead_s: float | None = None
+        self.clock_due_at = 0.0
 
 
 _process = _Process()

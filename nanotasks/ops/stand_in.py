@@ -25,9 +25,17 @@ BACK_PERIODS = 3.0
 _LOOK_S = 1.0
 
 
-def missing_ticks(ages_s: Mapping[str, float], periods_s: Mapping[str, float]) -> list[str]:
-    """The ticks whose last claim is too old; one that was never claimed is as old as can be."""
-    return [name for name, period_s in periods_s.items() if ages_s.get(name, float("inf")) > SILENT_PERIODS * period_s]
+def missing_ticks(ages_s: Mapping[str, float], periods_s: Mapping[str, float], watched_s: float) -> list[str]:
+    """The ticks whose last claim is too old, each by its own period.
+
+    One that was never claimed is as old as can be, but nobody judges what it has not watched for long enough: a beat
+    that starts together with this process sends its first ticks a period later.
+    """
+    return [
+        name
+        for name, period_s in periods_s.items()
+        if min(ages_s.get(name, float("inf")), watched_s) > SILENT_PERIODS * period_s
+    ]
 
 
 def stand_in(db: Database, settings: Settings, stop: threading.Event) -> None:
@@ -37,11 +45,10 @@ def stand_in(db: Database, settings: Settings, stop: threading.Event) -> None:
     look_s = min(_LOOK_S, *periods_s.values())
     began = last_sent = time.monotonic()
     is_silent = is_mute = False
-    # A beat that starts together with this process sends its first ticks a period later.
     while not stop.wait(look_s):
         now = time.monotonic()
-        missing = missing_ticks(ticks.ages_s(db), periods_s)
-        if missing and now - began > SILENT_PERIODS * max(periods_s[name] for name in missing):
+        missing = missing_ticks(ticks.ages_s(db), periods_s, now - began)
+        if missing:
             if not is_silent:
                 _log.warning("beat_is_silent", ticks=missing)
             is_silent, last_sent = True, now

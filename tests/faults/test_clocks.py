@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,6 @@ from tests.installation import Installation, installation
 
 pytestmark = [pytest.mark.faults, pytest.mark.postgres]
 
-_PLACES = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime", "/usr/lib/faketime")
 QUICK = {
     "sweep_signals_period_s": "0.5",
     "sweep_due_period_s": "0.5",
@@ -32,20 +33,23 @@ QUICK = {
 }
 
 
-@pytest.fixture
-def faketime() -> str:
-    """The library that shifts a process's clock; without it the test is skipped, or fails where it is required."""
-    found = [place for place in _PLACES if Path(place, "libfaketime.so.1").exists()]
-    if not found:
-        if os.environ.get("NANOTASKS_TEST_REQUIRE_FAKETIME") == "1":
-            pytest.fail("libfaketime is not installed (Debian: faketime).")
-        pytest.skip("libfaketime is not installed (Debian: faketime).")
-    return str(Path(found[0], "libfaketime.so.1"))
+@pytest.fixture(scope="module")
+def shifted_clock(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The library that shifts a process's clock; without a compiler the test is skipped, or fails where it must not."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        if os.environ.get("NANOTASKS_TEST_REQUIRE_CC") == "1":
+            pytest.fail("No C compiler (Debian: gcc and libc6-dev).")
+        pytest.skip("No C compiler (Debian: gcc and libc6-dev).")
+    library = tmp_path_factory.mktemp("clock") / "shifted_clock.so"
+    source = Path(__file__).with_name("shifted_clock.c")
+    subprocess.run([compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return str(library)
 
 
 @contextmanager
 def two_hosts(
-    directory: Path, database_url: str, redis_url: str, faketime: str, shift_s: int
+    directory: Path, database_url: str, redis_url: str, shifted_clock: str, shift_s: int
 ) -> Iterator[tuple[Installation, Installation]]:
     """The hosts `true` and `shifted`, whose wall clock differs, with a worker each; one beat and one gateway."""
     shared = {"redis_url": redis_url, "database_url": database_url, **QUICK}
@@ -53,11 +57,7 @@ def two_hosts(
         installation(directory / "a", host_id="true", **shared) as true,
         installation(directory / "b", host_id="shifted", **shared) as shifted,
     ):
-        shifted.environment |= {
-            "LD_PRELOAD": faketime,
-            "FAKETIME": f"{shift_s:+d}s",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        shifted.environment |= {"LD_PRELOAD": shifted_clock, "CLOCK_SHIFT_S": str(shift_s)}
         for host in (true, shifted):
             host.start("worker")
         true.start("beat")
@@ -69,11 +69,11 @@ def two_hosts(
 
 @pytest.mark.parametrize("shift_s", [3600, -3600], ids=["an hour ahead", "an hour behind"])
 def test_clocks_are_an_hour_apart(
-    tmp_path: Path, postgres: PostgresServer, migrated_postgres: str, redis_url: str, faketime: str, shift_s: int
+    tmp_path: Path, postgres: PostgresServer, migrated_postgres: str, redis_url: str, shifted_clock: str, shift_s: int
 ) -> None:
     """Both hosts answer in order and once, a reply that failed is tried again in time, and both count as up."""
     url = postgres.create_database(migrated_postgres)
-    with two_hosts(tmp_path, url, redis_url, faketime, shift_s) as (true, shifted):
+    with two_hosts(tmp_path, url, redis_url, shifted_clock, shift_s) as (true, shifted):
         for host in ("true", "shifted"):
             true.run("groups", "create", host.capitalize(), "--host", host)
         true.apply(

@@ -157,7 +157,7 @@ def test_what_was_missed_is_in_the_history(world: World) -> None:
     made = ("task", "create", "often", "--every", "1s", "--chat", f"webhook:{chat}", "--group", "bea")
     series = world.here.run(*made, "--misfire", "skip").stdout.strip().splitlines()[0]
     wait(lambda: any(run[1] == "succeeded" for run in runs(world, series)), REST_S, "a first run")
-    kill(world, "worker", "keeper", "gateway", "redis")
+    world.crash()
     time.sleep(4.0)
     world.restart()
     wait(lambda: any(run[1] == "missed" for run in runs(world, series)), REST_S, "missed runs")

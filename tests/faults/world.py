@@ -89,13 +89,18 @@ class World:
         """The gateway takes messages."""
         wait_for(lambda: "nanotasks is up" in self.here.log("up") and self._is_ready(), 60, what="the gateway")
 
-    def restart(self) -> None:
-        """Kill everything but the agents, as a power cut would, and start again."""
+    def crash(self) -> None:
+        """Kill everything but the agents, as a power cut would; nothing starts again before `restart`."""
         theirs = [pid for part in ("redis", "worker", "keeper", "gateway") for pid in self.processes(part)]
         for pid in (self.up.pid, *theirs):
             os.kill(pid, signal.SIGKILL)
         self.up.wait()
         wait_until_gone(theirs)
+
+    def restart(self) -> None:
+        """Start again, after a `crash` if nobody crashed it before."""
+        if self.up.poll() is None:
+            self.crash()
         (self.here.directory / "up.log").write_text("")
         self.up = self.here.start("up", "--no-chat")
         self.wait_until_open()

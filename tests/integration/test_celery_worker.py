@@ -27,7 +27,12 @@ from tests.unit.watch.reading import figures_of
 @pytest.fixture
 def here(tmp_path: Path, redis_url: str) -> Iterator[Installation]:
     with installation(
-        tmp_path, redis_url=redis_url, sweep_signals_period_s="0.5", canary_period_s="0.2", canary_silence_s="1.5"
+        tmp_path,
+        redis_url=redis_url,
+        sweep_signals_period_s="0.5",
+        sweep_figures_period_s="1",
+        canary_period_s="0.2",
+        canary_silence_s="1.5",
     ) as made:
         yield made
 

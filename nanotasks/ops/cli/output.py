@@ -52,7 +52,7 @@ def show_list(rows: Sequence[Row], columns: Sequence[str], *, empty: str) -> Non
         _print_table(rows, columns)
     else:
         names = [column.partition("=")[0] for column in columns]
-        _print_lines([names, *([_cell(row, name) for name in names] for row in rows)])
+        _print_lines([names, *(_cells(row, names) for row in rows)])
 
 
 def show_one(row: Row) -> None:
@@ -131,6 +131,12 @@ def _flat(row: Row) -> Row:
         else:
             flat[name] = value
     return flat
+
+
+def _cells(row: Row, names: Sequence[str]) -> Sequence[str]:
+    """The cells of one line; whether they are printable is asked once, since there may be ten thousand lines."""
+    cells = [value if type(value := row[name]) is str else _cell(row, name) for name in names]
+    return cells if "".join(cells).isprintable() else [plain(cell) for cell in cells]
 
 
 def _cell(row: Row, name: str) -> str:

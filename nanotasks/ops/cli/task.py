@@ -383,11 +383,10 @@ def _found(session: Session, text: str) -> TaskSeries:
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
     from nanotasks.schedule.times import described
 
-    shown = dict(row)
-    shown["what"] = shown["name"] or " ".join(shown["prompt"].split())[:60]
-    shown["schedule"] = described(row["kind"], row["expression"], row["zone"])
-    shown["retry_classes"] = [one for one in row["retry_classes"].split(",") if one]
-    return shown
+    classes = [one for one in row["retry_classes"].split(",") if one]
+    what = row["name"] or " ".join(row["prompt"].split())[:60]
+    schedule = described(row["kind"], row["expression"], row["zone"])
+    return {**row, "what": what, "schedule": schedule, "retry_classes": classes}
 
 
 def _whole(session: Session, found: TaskSeries) -> dict[str, Any]:

@@ -25,7 +25,16 @@ PERIODS = {"sweep.due": 10.0, "sweep.signals": 5.0}
 )
 def test_ticks_that_nobody_claimed_for_two_periods_are_missing(ages: dict[str, float], missing: list[str]) -> None:
     """Each by its own period."""
-    assert missing_ticks(ages, PERIODS) == missing
+    assert missing_ticks(ages, PERIODS, 3600.0) == missing
+
+
+@pytest.mark.parametrize(
+    ("watched_s", "missing"),
+    [(9.0, []), (10.1, ["sweep.signals"]), (20.1, ["sweep.due", "sweep.signals"])],
+)
+def test_a_tick_is_not_missed_before_it_was_watched(watched_s: float, missing: list[str]) -> None:
+    """After a start each tick has two of its own periods; a slow one does not hold up a quick one."""
+    assert missing_ticks({}, PERIODS, watched_s) == missing
 
 
 def test_the_age_of_a_tick_is_that_of_its_last_claim(central: Database) -> None:
