@@ -155,7 +155,10 @@ def _end_of(here: Here, facts: SessionFacts, dead: Instance) -> str:
     except RuntimeDownError:
         ended = None
     if ended is None:
-        return "its end was not seen"
+        # The watcher removes what it has noted, perhaps since the row was read.
+        again = instances.read(here.db, dead.session_id)
+        noted = again.live.end_reason if again and again.live and again.live.id == dead.id else None
+        return noted or "its end was not seen"
     instances.note_exit(here.db, dead.id, ended.code, ended.reason)
     return ended.reason
 

@@ -420,6 +420,22 @@ def test_a_row_without_an_agent_is_buried(house: Household) -> None:
     assert house.row(session_id).tries == 0
 
 
+def test_an_end_that_the_watcher_just_noted_is_told(house: Household, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our read of the row and our question to the runtime it noted the end and cleared it away."""
+    session_id = _running(house)
+    os.kill(house.instances(session_id)[0].pid or 0, signal.SIGKILL)
+    house.dead(session_id)
+
+    def cleared_away(session_id: str, instance_id: str) -> None:
+        service.on_exit(house.here, Exit(session_id, instance_id, 127, "exit code 127: no such program"))
+
+    monkeypatch.setattr(house.runtime, "last_exit", cleared_away)
+    service.wake(house.here, session_id)
+    ended = house.instances(session_id)[0]
+    assert (ended.exit_code, ended.end_reason) == (127, "exit code 127: no such program")
+    assert "no such program" in (house.record(session_id).wake_error or "")
+
+
 def test_an_agent_without_a_row_is_adopted(house: Household) -> None:
     """The runtime is the authority on what runs."""
     session_id = _running(house)
