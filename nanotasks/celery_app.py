@@ -27,9 +27,9 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection, Exchange, Queue
 
-from nanotasks import logs, signals
+from nanotasks import logs
+from nanotasks.broker import RedisClock, broker_url
 from nanotasks.errors import NanotasksError
-from nanotasks.paths import socket_path
 from nanotasks.settings import Settings, settings
 
 _log = logs.get("tasks")
@@ -124,15 +124,6 @@ def queues(config: Settings, worker: str) -> list[Queue]:
     direct = Exchange(DEFAULT, type="direct")
     names = (INBOUND, DEFAULT, host_queue(config.host_id))
     return [*(Queue(name, direct, routing_key=name) for name in names), canary_queue(worker)]
-
-
-def broker_url(config: Settings) -> str:
-    """The broker's URL: the configured Redis, or the private one of `nanotasks up` on its Unix socket."""
-    if not config.redis_url:
-        return f"redis+socket://{socket_path(config, 'redis.sock')}"
-    scheme, found, rest = config.redis_url.partition("://")
-    aliases = {"unix": "redis+socket", "valkey": "redis", "valkeys": "rediss"}
-    return f"{aliases.get(scheme, scheme)}{found}{rest}"
 
 
 def beat_schedule(config: Settings) -> dict[str, dict[str, Any]]:
@@ -231,17 +222,20 @@ class _Messaging(AMQP):
     Connection = _Connection
 
 
-class _App(Celery):
-    """Its messages expire on Redis's clock, which sender and receiver share; `ops.signal_request` reads it."""
+class App(Celery):
+    """Celery, but its messages expire on Redis's clock, which sender and receiver (`ops.signal_request`) share."""
+
+    redis_clock: RedisClock
 
     def now(self) -> datetime:
         """What Celery adds the seconds of `expires` to, and by which a beat knows that a tick is due."""
-        return datetime.fromtimestamp(signals.shared_now_s(), UTC)
+        return datetime.fromtimestamp(self.redis_clock.now_s(), UTC)
 
 
-def create(config: Settings) -> Celery:
+def create(config: Settings) -> App:
     """A Celery app under these settings. A process needs only one: `app`."""
-    created = _App("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
+    created = App("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
+    created.redis_clock = RedisClock(broker_url(config))
     created.conf.update(configuration(config))
     return created
 

@@ -34,6 +34,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from nanotasks import faults, logs
+from nanotasks.broker import broker_url, client_url
 from nanotasks.errors import DependencyDownError
 from nanotasks.sender import BackgroundSender, Counts, Unreachable
 from nanotasks.settings import settings
@@ -46,8 +47,6 @@ _COMMAND_TIMEOUT_S = 5.0
 _EXIT_FLUSH_S = 2.0
 _POLL_S = 0.5
 _SWEEP_EXPIRES_S = 10.0
-_CLOCK_READ_S = 60.0
-_CLOCK_AGAIN_S = 5.0
 
 # Each caller costs a round trip in four; more would wait behind a slow one although another task has time.
 _CALLERS_AT_ONCE = 4
@@ -229,20 +228,10 @@ def wait_for_token(bucket: str, rate_per_s: float, burst: float = 1.0) -> float:
 
 
 def shared_now_s() -> float:
-    """Seconds since the epoch by Redis's clock, the only one that all senders and receivers of signals share.
+    """Seconds since the epoch by Redis's clock, the only one that all senders and receivers of signals share."""
+    from nanotasks.celery_app import app
 
-    It is read now and then, and carried on by the monotonic clock between, which nobody puts forward or back. While
-    Redis is away that goes on; a process that never reached it has its own clock.
-    """
-    process, now = _process, time.monotonic()
-    if now >= process.clock_due_at:
-        try:
-            seconds, micros = _redis().time()
-        except redis.RedisError:
-            process.clock_due_at = now + _CLOCK_AGAIN_S
-        else:
-            process.clock_ahead_s, process.clock_due_at = seconds + micros / 1e6 - now, now + _CLOCK_READ_S
-    return time.time() if process.clock_ahead_s is None else now + process.clock_ahead_s
+    return app.redis_clock.now_s()
 
 
 def forget_host(host_id: str) -> None:
@@ -280,12 +269,6 @@ def flush(timeout_s: float = _EXIT_FLUSH_S) -> bool:
 def counts() -> Counts:
     """What became of the signals of this process: sent, dropped, failed."""
     return _sender().counts
-
-
-def client_url(broker_url: str) -> str:
-    """The redis-py form of a broker URL: `redis+socket:///path` becomes `unix:///path`."""
-    scheme, found, rest = broker_url.partition("://")
-    return f"{'unix' if scheme == 'redis+socket' else scheme}{found}{rest}"
 
 
 def _take_callers(kind: str, ids: tuple[Any, ...], task_id: str, own: str = "") -> list[tuple[Any, ...]]:
@@ -399,23 +382,18 @@ def _publish_message(item: _Ring) -> None:
 
 
 class _Process:
-    """What one process has: a connection pool, a sender and Redis's clock, each made on first use."""
+    """What one process has: a connection pool and a sender, each made on first use."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.redis: redis.Redis | None = None
         self.sender: BackgroundSender | None = None
-        # Redis's clock minus the monotonic one, and when on the latter that is read anew.
-        self.clock_ahead_s: float | None = None
-        self.clock_due_at = 0.0
 
 
 _process = _Process()
 
 
 def _redis() -> redis.Redis:
-    from nanotasks.celery_app import broker_url
-
     with _process.lock:
         if _process.redis is None:
             _process.redis = redis.Redis.from_url(
