@@ -46,8 +46,6 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command line (`sys.argv` by default) and exit with its code."""
-    # Typer checks values with pydantic, which else looks for plugins in every package that is installed.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     words, wants_json = _without_json(list(sys.argv[1:] if arguments is None else arguments))
     output.use_json(wants_json)
     _prepare_streams()

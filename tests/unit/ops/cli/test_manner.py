@@ -73,6 +73,28 @@ def test_help_is_quick() -> None:
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("words", [["task", "list"], ["run", "list"]])
+def test_a_list_of_tasks_is_quick(tmp_path: Path, words: list[str]) -> None:
+    """It may have ten thousand lines: neither the database's nor the options' machinery may take its time."""
+    made = run("db", "upgrade", environment=at(tmp_path))
+    assert made.returncode == 0, made.stderr
+    probe = (
+        "import sys\n"
+        "from nanotasks.ops.cli import main\n"
+        f"try:\n    main({words})\nexcept SystemExit as left:\n    assert not left.code\n"
+        "heavy = {'sqlalchemy', 'celery', 'alembic', 'redis', 'pydantic'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False, env={**os.environ, **at(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def at(directory: Path) -> dict[str, str]:
+    return {"NANOTASKS_DATA_DIR": str(directory / "data")}
+
+
 @pytest.mark.parametrize("noun", NOUNS)
 def test_help_of_a_noun_loads_no_database(noun: str) -> None:
     """The arguments of a command can be shown and completed without opening anything."""
