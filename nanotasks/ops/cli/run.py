@@ -160,10 +160,12 @@ def _find(
     error_class: str | None,
     limit: int,
 ) -> list[dict[str, Any]]:
-    from nanotasks.ops import references, task_lists
+    from nanotasks.ops import task_lists
 
     task_id = group_id = session_id = None
     if task or group or session:
+        from nanotasks.ops import references
+
         with reading() as central:
             task_id = references.task(central, task).id if task else None
             group_id = references.group(central, group).id if group else None
