@@ -30,6 +30,7 @@ from nanotasks.ops.host_identity import host_id_here, stranded
 from nanotasks.ops.in_child import in_child
 from nanotasks.ops.keeper import run_keeper
 from nanotasks.ops.lifeline import Lifeline
+from nanotasks.ops.pool import TaskPool
 from nanotasks.ops.preload import preload, settle_memory
 from nanotasks.ops.supervise import Child, Stage, Supervisor
 from nanotasks.paths import place, runtime_dir
@@ -79,7 +80,7 @@ def run_celery(lifeline: Lifeline) -> int:
     canary.attach()
     worker = app.Worker(
         hostname=name,
-        pool="prefork",
+        pool=TaskPool,
         concurrency=config.worker_concurrency,
         queues=[queue.name for queue in app.conf.task_queues],
         optimization="fair",

@@ -1,7 +1,9 @@
 """`python -m tests.faults`: cases for as long as it is told, and what the count of them allows to say.
 
     --seconds N      how long (default 600)
-    --seed N         the first seed (default 1); each round over all points takes the next
+    --rounds N       how often each fault, whatever time that takes
+    --only KIND      killed-once, killed-twice or failing; repeatable (default: all three)
+    --seed N         the first seed (default 1); each round over all faults takes the next
     --guards         remove every guard first, and print a table
     --examples N     before the cases, games of the state machine with steps at random (default 100)
 
@@ -12,11 +14,14 @@ violation in n independent cases, fewer than 3/n of all such cases fail, with 95
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import statistics
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from nanotasks.central import Database
@@ -35,13 +40,15 @@ def main() -> int:
     """Run; 1 when something was violated, or a guard was not missed."""
     parser = argparse.ArgumentParser(prog="tests.faults")
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--only", action="append", choices=plan.KINDS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guards", action="store_true")
     parser.add_argument("--examples", type=int, default=100)
     given = parser.parse_args()
     unmissed = _remove_guards() if given.guards else 0
     broken = _play(given.examples) if given.examples else False
-    violated = _run_cases(given.seconds, given.seed)
+    violated = _run_cases(plan.every(given.only or plan.KINDS), given.seconds, given.rounds, given.seed)
     return 1 if unmissed or broken or violated else 0
 
 
@@ -72,8 +79,8 @@ def _remove_guards() -> int:
     return unmissed
 
 
-def _run_cases(seconds: float, seed: int) -> int:
-    until = time.monotonic() + seconds
+def _run_cases(faults: list[plan.Case], seconds: float, rounds: int | None, seed: int) -> int:
+    until = time.monotonic() + (seconds if rounds is None else math.inf)
     outcomes: list[Outcome] = []
     violated = unreached = 0
     with (
@@ -81,26 +88,31 @@ def _run_cases(seconds: float, seed: int) -> int:
         Platform().open() as platform,
         World(Path(name), platform, **QUICK).running() as world,
     ):
-        while time.monotonic() < until:
-            for case in plan.every():
-                outcome = run_case(world, case.fault, seed=seed, crash=case.crash)
-                outcomes.append(outcome)
-                unreached += not outcome.reached
-                if outcome.violations:
-                    violated += 1
-                    _say(f"{case.fault}, seed {seed}:\n{lines(outcome.violations)}")
-                if time.monotonic() > until:
-                    break
-            seed += 1
-    times = sorted(one.recovered_s for one in outcomes if one.recovered_s)
+        for case, number in _cases(faults, seed, rounds):
+            outcome = run_case(world, case.fault, seed=number, crash=case.crash)
+            outcomes.append(outcome)
+            unreached += not outcome.reached
+            if outcome.violations:
+                violated += 1
+                _say(f"{case.fault}, seed {number}:\n{lines(outcome.violations)}")
+            if time.monotonic() > until:
+                break
     _say(
-        f"{len(outcomes)} cases over {len(plan.every())} faults, the last seed {seed - 1}; {violated} violations,"
+        f"{len(outcomes)} cases over {len(faults)} faults, the last seed {number}; {violated} violations,"
         f" {unreached} cases in which a second fault was not reached."
     )
-    _say(f"From the fault to the last reply: median {statistics.median(times):.2f} s, longest {times[-1]:.2f} s.")
+    if times := sorted(one.recovered_s for one in outcomes if one.recovered_s):
+        _say(f"From the fault to the last reply: median {statistics.median(times):.2f} s, longest {times[-1]:.2f} s.")
     if not violated:
         _say(f"With 95 % confidence fewer than {3 / len(outcomes):.2%} of such cases are violated (3/n).")
     return violated
+
+
+def _cases(faults: list[plan.Case], seed: int, rounds: int | None) -> Iterator[tuple[plan.Case, int]]:
+    """Every fault with one seed, then with the next."""
+    for number in itertools.count(seed) if rounds is None else range(seed, seed + rounds):
+        for case in faults:
+            yield case, number
 
 
 def _say(line: str) -> None:

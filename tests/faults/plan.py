@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from nanotasks.faults import POINTS
@@ -54,6 +54,13 @@ def failing() -> Iterator[Case]:
             yield Case(f"{point}:2:{action}")
 
 
-def every() -> list[Case]:
-    """All of them."""
-    return [*killed_once(), *killed_twice(), *failing()]
+KINDS: dict[str, Callable[[], Iterator[Case]]] = {
+    "killed-once": killed_once,
+    "killed-twice": killed_twice,
+    "failing": failing,
+}
+
+
+def every(kinds: Iterable[str] = KINDS) -> list[Case]:
+    """All of these kinds."""
+    return [case for kind in kinds for case in KINDS[kind]()]
