@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -66,24 +65,23 @@ def test_the_examples_of_a_page_do_what_it_says(page: Path, tmp_path: Path) -> N
 
 @contextmanager
 def environment(folder: Path) -> Iterator[dict[str, str]]:
-    runtime_dir = tempfile.mkdtemp(prefix="nt-docs-")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NANOTASKS_")}
     programs = folder / "bin"
     programs.mkdir()
     command = programs / "nanotasks"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m nanotasks "$@"\n')
     command.chmod(0o755)
-    yield {
-        **kept,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "NANOTASKS_DATA_DIR": str(folder / "data"),
-        "NANOTASKS_RUNTIME_DIR": runtime_dir,
-        "NANOTASKS_RUNTIME": "process",
-        "NANOTASKS_GATEWAY_PORT": "0",
-        "NANOTASKS_HOST_ID": "here",
-    }
-    shutil.rmtree(runtime_dir, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="nt-docs-", ignore_cleanup_errors=True) as runtime_dir:
+        yield {
+            **kept,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "NANOTASKS_DATA_DIR": str(folder / "data"),
+            "NANOTASKS_RUNTIME_DIR": runtime_dir,
+            "NANOTASKS_RUNTIME": "process",
+            "NANOTASKS_GATEWAY_PORT": "0",
+            "NANOTASKS_HOST_ID": "here",
+        }
 
 
 @contextmanager
