@@ -18,18 +18,19 @@ connection is lost (they are idempotent and short, and killing them costs more t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection, Exchange, Queue
 
 from nanotasks import logs
-from nanotasks.broker import RedisClock, broker_url
 from nanotasks.errors import NanotasksError
+from nanotasks.paths import socket_path
 from nanotasks.settings import Settings, settings
 
 _log = logs.get("tasks")
@@ -49,6 +50,8 @@ SOFT_TIME_LIMIT_S = 90
 HARD_TIME_LIMIT_S = 120
 VISIBILITY_TIMEOUT_S = 180
 RECONNECT_MAX_S = 2
+CLOCK_EVERY_S = 60.0
+CLOCK_AGAIN_S = 5.0
 
 
 def host_queue(host_id: str) -> str:
@@ -124,6 +127,15 @@ def queues(config: Settings, worker: str) -> list[Queue]:
     direct = Exchange(DEFAULT, type="direct")
     names = (INBOUND, DEFAULT, host_queue(config.host_id))
     return [*(Queue(name, direct, routing_key=name) for name in names), canary_queue(worker)]
+
+
+def broker_url(config: Settings) -> str:
+    """The broker's URL: the configured Redis, or the private one of `nanotasks up` on its Unix socket."""
+    if not config.redis_url:
+        return f"redis+socket://{socket_path(config, 'redis.sock')}"
+    scheme, found, rest = config.redis_url.partition("://")
+    aliases = {"unix": "redis+socket", "valkey": "redis", "valkeys": "rediss"}
+    return f"{aliases.get(scheme, scheme)}{found}{rest}"
 
 
 def beat_schedule(config: Settings) -> dict[str, dict[str, Any]]:
@@ -222,20 +234,41 @@ class _Messaging(AMQP):
     Connection = _Connection
 
 
-class App(Celery):
-    """Celery, but its messages expire on Redis's clock, which sender and receiver (`ops.signal_request`) share."""
+class _App(Celery):
+    """Celery with Redis's clock, the only one that all senders and receivers of messages share.
 
-    redis_clock: RedisClock
+    Their own may be an hour apart: then every message that is sent with `expires` were too old or everlasting. Redis's
+    is read once a minute, over Celery's own connection, and carried on between by the monotonic clock, which nobody
+    puts forward or back. While Redis is away that goes on; a process that never reached it has its own clock.
+    """
+
+    # Redis's clock minus the monotonic one, and when on the latter it is read anew.
+    _ahead_s: float | None = None
+    _due_at = 0.0
 
     def now(self) -> datetime:
-        """What Celery adds the seconds of `expires` to, and by which a beat knows that a tick is due."""
-        return datetime.fromtimestamp(self.redis_clock.now_s(), UTC)
+        """What Celery adds the seconds of `expires` to, `ops.signal_request` compares, and a beat goes by."""
+        if time.monotonic() >= self._due_at:
+            self._read_clock()
+        return datetime.fromtimestamp(time.time() if self._ahead_s is None else time.monotonic() + self._ahead_s, UTC)
+
+    def _read_clock(self) -> None:
+        # No lock, which a fork would inherit as held: who comes meanwhile goes on with what is known, or asks as well.
+        self._due_at = time.monotonic() + (0.0 if self._ahead_s is None else CLOCK_AGAIN_S)
+        with self.connection_for_write() as connection:
+            try:
+                with cast(Any, connection.channel()) as channel:
+                    seconds, micros = channel.client.time()
+            except connection.connection_errors:
+                self._due_at = time.monotonic() + CLOCK_AGAIN_S
+            else:
+                self._ahead_s = seconds + micros / 1e6 - time.monotonic()
+                self._due_at = time.monotonic() + CLOCK_EVERY_S
 
 
-def create(config: Settings) -> App:
+def create(config: Settings) -> Celery:
     """A Celery app under these settings. A process needs only one: `app`."""
-    created = App("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
-    created.redis_clock = RedisClock(broker_url(config))
+    created = _App("nanotasks", include=list(TASK_MODULES), amqp=_Messaging)
     created.conf.update(configuration(config))
     return created
 

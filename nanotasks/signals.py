@@ -15,7 +15,6 @@ its way (`ring`, `poke`) never block.
     listen    the other end; after a broken connection it says so, and the listener looks at its rows once.
     task_at_work     the Celery task this is done in, for the rows of an attempt.
     wait_for_token   a token bucket shared by all processes of the installation.
-    shared_now_s     the time by Redis's clock, by which signals age: hosts may differ by an hour without harm.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from nanotasks import faults, logs
-from nanotasks.broker import broker_url, client_url
 from nanotasks.errors import DependencyDownError
 from nanotasks.sender import BackgroundSender, Counts, Unreachable
 from nanotasks.settings import settings
@@ -227,13 +225,6 @@ def wait_for_token(bucket: str, rate_per_s: float, burst: float = 1.0) -> float:
     return float(_text(answer))
 
 
-def shared_now_s() -> float:
-    """Seconds since the epoch by Redis's clock, the only one that all senders and receivers of signals share."""
-    from nanotasks.celery_app import app
-
-    return app.redis_clock.now_s()
-
-
 def forget_host(host_id: str) -> None:
     """Empty the queue of a host that is down: what it says is in the database, and the list would only grow."""
     from nanotasks.celery_app import host_queue
@@ -269,6 +260,12 @@ def flush(timeout_s: float = _EXIT_FLUSH_S) -> bool:
 def counts() -> Counts:
     """What became of the signals of this process: sent, dropped, failed."""
     return _sender().counts
+
+
+def client_url(broker_url: str) -> str:
+    """The redis-py form of a broker URL: `redis+socket:///path` becomes `unix:///path`."""
+    scheme, found, rest = broker_url.partition("://")
+    return f"{'unix' if scheme == 'redis+socket' else scheme}{found}{rest}"
 
 
 def _take_callers(kind: str, ids: tuple[Any, ...], task_id: str, own: str = "") -> list[tuple[Any, ...]]:
@@ -344,6 +341,8 @@ def _set_bell(item: _Ring) -> bool:
     Who finds a shared bell rung puts itself down, and then asks once more: the task may have taken the bell off and
     read who rang in between.
     """
+    from nanotasks.celery_app import app
+
     bell = _bell(item.kind, item.ids)
     lasts_s = _SHARED_BELL_S if item.kind in _GATHERED else settings().bell_s
     if _redis().set(bell, "1", nx=not item.force, ex=lasts_s) or item.force:
@@ -353,7 +352,7 @@ def _set_bell(item: _Ring) -> bool:
     with _redis().pipeline() as pipe:
         key = _callers_key(item.kind, _queue(item.kind, item.ids))
         # Who rang first is first; who rings again keeps its place.
-        pipe.zadd(key, {_member(item.ids): shared_now_s()}, nx=True)
+        pipe.zadd(key, {_member(item.ids): app.now().timestamp()}, nx=True)
         pipe.expire(key, settings().signal_expires_s)
         pipe.set(bell, "1", nx=True, ex=lasts_s)
         return bool(pipe.execute()[-1])
@@ -394,6 +393,8 @@ _process = _Process()
 
 
 def _redis() -> redis.Redis:
+    from nanotasks.celery_app import broker_url
+
     with _process.lock:
         if _process.redis is None:
             _process.redis = redis.Redis.from_url(

@@ -52,24 +52,26 @@ def project_group(db: Database, settings: Settings, agent_group_id: str) -> list
 
 
 def destinations_of(session: Session, agent_group_id: str) -> list[AgentDestination]:
-    """The agent group's destinations whose targets exist, by name."""
-    mine = select(Destination).where(Destination.agent_group_id == agent_group_id).order_by(Destination.local_name)
-    resolved = (_resolve(session, destination) for destination in session.scalars(mine))
-    return [destination for destination in resolved if destination is not None]
-
-
-def _resolve(session: Session, destination: Destination) -> AgentDestination | None:
-    name = destination.local_name
-    if destination.target_type == "agent":
-        group = session.get(AgentGroup, destination.target_id)
-        if group is None:
-            return None
-        return AgentDestination(name, DestinationType.AGENT, display_name=group.name, agent_group_id=group.id)
-    chat = session.get(Chat, destination.target_id)
-    if chat is None:
-        return None
-    shown = chat.name or name
-    return AgentDestination(name, DestinationType.CHANNEL, shown, chat.channel_type, chat.platform_id)
+    """The agent group's destinations whose targets exist, by name; two queries, however many there are."""
+    agents = (
+        select(Destination.local_name, AgentGroup.name, AgentGroup.id)
+        .join(AgentGroup, AgentGroup.id == Destination.target_id)
+        .where(Destination.agent_group_id == agent_group_id, Destination.target_type == "agent")
+    )
+    chats = (
+        select(Destination.local_name, Chat.name, Chat.channel_type, Chat.platform_id)
+        .join(Chat, Chat.id == Destination.target_id)
+        .where(Destination.agent_group_id == agent_group_id, Destination.target_type != "agent")
+    )
+    found = [
+        AgentDestination(name, DestinationType.AGENT, display_name=shown, agent_group_id=target)
+        for name, shown, target in session.execute(agents)
+    ]
+    found += [
+        AgentDestination(name, DestinationType.CHANNEL, shown or name, channel_type, platform_id)
+        for name, shown, channel_type, platform_id in session.execute(chats)
+    ]
+    return sorted(found, key=lambda destination: destination.name)
 
 
 def routing_of(session: Session, agent_session: AgentSession) -> tuple[str | None, str | None, str | None]:

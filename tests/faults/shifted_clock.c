@@ -5,7 +5,6 @@
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <sys/time.h>

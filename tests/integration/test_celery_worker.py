@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from nanotasks.broker import client_url
 from nanotasks.celery_app import create
 from nanotasks.central import Database
 from nanotasks.central.events import ChatCounter, InboundEvent
 from nanotasks.central.hosts import Host
 from nanotasks.clock import now_ms
 from nanotasks.ops import redis_server
+from nanotasks.signals import client_url
 from nanotasks.testing import free_port, wait_for
 from tests.installation import Installation, children, installation, named, wait_until_gone
 from tests.unit.watch.reading import figures_of

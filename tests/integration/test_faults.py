@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from nanotasks.broker import client_url
+from nanotasks.signals import client_url
 from nanotasks.testing import wait_for
 from tests.installation import Installation, children, installation, named
 

@@ -141,6 +141,8 @@ def test_a_refused_reply_is_followed_from_flower_to_its_row_and_back(tmp_path: P
         assert [row["id"] for row in listed("dead", "list", "--kind", "delivery")] == [barred["id"]]
         here.run("retry", "now", barred["id"])
         wait_for(lambda: len(platform.of_chats({"barred"})) > count, 30, what="another try")
+        # What is being sent waits for nothing, so it cannot be cancelled before the refusal is its outcome.
+        wait_for(lambda: listed("retry", "list"), 30, what="its refusal")
         here.run("retry", "cancel", "--all")
         wait_for(
             lambda: listed("dead", "list", "--kind", "delivery") and not listed("retry", "list"), 30, what="its end"

@@ -18,7 +18,6 @@ from celery import Celery
 from celery.worker.state import revoked
 
 from nanotasks import celery_app, signals
-from nanotasks.broker import client_url
 from nanotasks.errors import DependencyDownError
 from nanotasks.ops.signal_request import SignalRequest
 from nanotasks.settings import Settings
@@ -29,7 +28,7 @@ from nanotasks.testing import wait_for
 def broker(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     """This process's signals go to a private Redis; a client of the same."""
     use(Settings(redis_url=redis_url), monkeypatch)
-    client = redis.Redis.from_url(client_url(redis_url))
+    client = redis.Redis.from_url(signals.client_url(redis_url))
     yield client
     signals.flush(2)
     client.close()
@@ -112,7 +111,7 @@ def test_what_was_rung_while_redis_was_away_leaves_when_it_is_back(
     signals.ring("route", "file", "room")
     link.symlink_to(redis_url.removeprefix("redis+socket://"))
     assert signals.flush(10)
-    client = redis.Redis.from_url(client_url(redis_url))
+    client = redis.Redis.from_url(signals.client_url(redis_url))
     assert len(queued(client, "inbound")) == 1
     client.close()
 
@@ -400,7 +399,7 @@ def received(app: Celery, task_id: str, expires: datetime) -> SignalRequest:
 
 def test_a_process_that_never_reached_redis_has_its_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And does not ask at every turn."""
-    use(Settings(redis_url=f"redis+socket://{tmp_path / 'none.sock'}"), monkeypatch)
-    assert abs(signals.shared_now_s() - time.time()) < 1
-    monkeypatch.setattr(redis.Redis, "from_url", lambda *_url, **_how: pytest.fail("asked again"))
-    assert abs(signals.shared_now_s() - time.time()) < 1
+    app = celery_app.create(Settings(redis_url=f"redis+socket://{tmp_path / 'none.sock'}"))
+    assert abs(app.now().timestamp() - time.time()) < 1
+    monkeypatch.setattr(app, "connection_for_write", lambda: pytest.fail("asked again"))
+    assert abs(app.now().timestamp() - time.time()) < 1

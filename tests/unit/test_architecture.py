@@ -11,21 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "nanotasks"
 
-BASE = {
-    "errors",
-    "clock",
-    "ids",
-    "owners",
-    "settings",
-    "assets",
-    "logs",
-    "paths",
-    "sender",
-    "faults",
-    "domain",
-    "broker",
-    "",
-}
+BASE = {"errors", "clock", "ids", "owners", "settings", "assets", "logs", "paths", "sender", "faults", "domain", ""}
 STATE = {"central", "session", "channels", "runtimes", "signals"}
 SERVICES = {"intake", "wake", "deliver", "sweep", "schedule", "approve", "agents", "people", "watch"}
 
@@ -85,9 +71,9 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 def test_only_signals_talks_to_redis() -> None:
-    """Redis carries signals and nothing else: one module knows it (besides Celery itself), another where it is."""
+    """Redis carries signals and nothing else: one module knows it (besides Celery itself)."""
     users = {path.relative_to(PACKAGE).as_posix() for path in modules() if outside(path, "redis", "valkey")}
-    assert users <= {"signals.py", "broker.py"}
+    assert users <= {"signals.py"}
 
 
 def test_celery_stays_in_the_tasks() -> None:

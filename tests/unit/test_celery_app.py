@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from nanotasks import celery_app
-from nanotasks.broker import broker_url
 from nanotasks.celery_app import SIGNALS, Message
 from nanotasks.settings import Settings
 
@@ -65,10 +64,10 @@ def test_every_tick_expires() -> None:
 )
 def test_any_usual_form_of_a_redis_url_is_understood(configured: str, broker: str) -> None:
     """People paste the URL they have."""
-    assert broker_url(Settings(redis_url=configured)) == broker
+    assert celery_app.broker_url(Settings(redis_url=configured)) == broker
 
 
 def test_without_a_url_the_private_redis_is_found(tmp_path: Path) -> None:
     """Every process of an installation finds the socket of `nanotasks up` by itself."""
     config = Settings(data_dir=tmp_path, runtime_dir=str(tmp_path / "run"))
-    assert broker_url(config) == f"redis+socket://{tmp_path}/run/redis.sock"
+    assert celery_app.broker_url(config) == f"redis+socket://{tmp_path}/run/redis.sock"

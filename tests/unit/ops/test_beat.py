@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from queue import Empty
 
@@ -19,10 +20,9 @@ CONFIG = Settings(
 
 
 @pytest.fixture
-def scheduler() -> Iterator[TickScheduler]:
-    """The scheduler with its ticks, and a broker in memory."""
-    app = create(CONFIG)
-    app.conf.broker_url = "memory://"
+def scheduler(redis_url: str) -> Iterator[TickScheduler]:
+    """The scheduler with its ticks."""
+    app = create(replace(CONFIG, redis_url=redis_url))
     made = TickScheduler(app)
     yield made
     sent(made)
