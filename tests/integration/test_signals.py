@@ -7,19 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
-from celery import Celery
-from celery.worker.state import revoked
 
 from nanotasks import celery_app, signals
 from nanotasks.errors import DependencyDownError
-from nanotasks.ops.signal_request import SignalRequest
 from nanotasks.settings import Settings
 from nanotasks.testing import wait_for
 
@@ -350,56 +345,3 @@ def test_an_answer_without_redis_does_its_own_work(tmp_path: Path, monkeypatch: 
     seen: list[str] = []
     signals.answer(lambda _channel, chat: seen.append(chat), "route", "file", "c0", task_id="t1")
     assert seen == ["c0"]
-
-
-@pytest.mark.parametrize("shift_s", [-3600.0, 3600.0])
-def test_a_signal_expires_by_the_clock_of_redis(
-    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, shift_s: float
-) -> None:
-    """The sender's own clock is an hour off: the message lives its five minutes for everybody else."""
-    own = time.time
-    monkeypatch.setattr(time, "time", lambda: own() + shift_s)
-    signals.ring("append", "s1", "a")
-    assert signals.flush(5)
-    expires = datetime.fromisoformat(queued(broker, "host.a")[0]["headers"]["expires"])
-    assert abs(expires.timestamp() - own() - Settings().signal_expires_s) < 5
-
-
-@pytest.mark.parametrize(("left_s", "is_too_old"), [(30, False), (-1, True)])
-def test_a_worker_tells_the_age_of_a_signal_by_the_clock_of_redis(
-    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, left_s: int, is_too_old: bool
-) -> None:
-    """Its own clock is an hour ahead. A later attempt with the same task id is no victim of a message that was late."""
-    seconds, _ = broker.time()
-    monkeypatch.setattr(time, "time", lambda: seconds + 3600.0)
-    at = datetime.fromtimestamp(seconds + left_s, UTC)
-    request = received(celery_app.app, "d1", at)
-    assert bool(request.maybe_expire()) == is_too_old
-    assert "d1" not in revoked
-
-
-def received(app: Celery, task_id: str, expires: datetime) -> SignalRequest:
-    """What a worker makes of a message."""
-    sent = app.amqp.create_task_message(task_id, "deliver.attempt", ("d1", 1), expires=expires)
-    message = SimpleNamespace(
-        headers=sent.headers,
-        properties={},
-        delivery_info={},
-        body="",
-        payload=sent.body,
-        content_type="application/json",
-        content_encoding="utf-8",
-    )
-
-    @app.task(name="deliver.attempt", shared=False)
-    def task(*_ids: Any) -> None: ...
-
-    return SignalRequest(message, app=app, task=task)
-
-
-def test_a_process_that_never_reached_redis_has_its_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And does not ask at every turn."""
-    app = celery_app.create(Settings(redis_url=f"redis+socket://{tmp_path / 'none.sock'}"))
-    assert abs(app.now().timestamp() - time.time()) < 1
-    monkeypatch.setattr(app, "connection_for_write", lambda: pytest.fail("asked again"))
-    assert abs(app.now().timestamp() - time.time()) < 1
