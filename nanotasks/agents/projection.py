@@ -1,8 +1,8 @@
 """What an agent is told about its surroundings: the names it may address, and where its plain answers go.
 
-The central database is the truth; inbound.db holds a copy that is replaced as a whole, at every start and after
-every change. The copy is read from the central database while inbound.db is locked, so that of two projections
-the later one never writes the older state.
+The central database is the truth; inbound.db holds a copy that is replaced as a whole, at every start and, while
+the agent runs, after every change. The copy is read from the central database while inbound.db is locked, so that of
+two projections the later one never writes the older state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from nanotasks.central import Database
 from nanotasks.central.chats import Chat
 from nanotasks.central.destinations import Destination
 from nanotasks.central.groups import AgentGroup
+from nanotasks.central.hosts import Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.session.inbound import Inbound, open_inbound
 from nanotasks.session.layout import SessionFolder
@@ -34,15 +35,20 @@ def project(db: Database, inbound: Inbound, session_id: str) -> None:
 
 
 def project_group(db: Database, settings: Settings, agent_group_id: str) -> list[str]:
-    """Project into every session of an agent group whose files are on this host; the ids of those sessions.
+    """Project into every session of an agent group whose agent runs on this host; the ids of those sessions.
 
-    A session without files has nothing to bring up to date: it is projected when it first wakes.
+    A session that sleeps is projected before its agent starts. The row of a start is committed before that, so an
+    agent that is being started meanwhile is either found here or reads what was committed before.
     """
+    awake = select(Instance.session_id).where(
+        Instance.agent_group_id == agent_group_id,
+        Instance.host_id == settings.host_id,
+        Instance.ended_at.is_(None),
+    )
     with db.read() as session:
-        here = session.scalars(select(AgentGroup.host_id).where(AgentGroup.id == agent_group_id)).one_or_none()
-        ids = session.scalars(select(AgentSession.id).where(AgentSession.agent_group_id == agent_group_id)).all()
+        ids = session.scalars(awake.order_by(Instance.session_id)).all()
     done = []
-    for session_id in ids if here == settings.host_id else ():
+    for session_id in ids:
         folder = SessionFolder.of(settings.data_dir, agent_group_id, session_id)
         if folder.inbound_db.is_file():
             with open_inbound(folder) as inbound:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def project_destinations(db: Database, settings: Settings, group_ids: Iterable[str]) -> list[str]:
-    """Bring the destinations of these groups up to date in their sessions here; what could not be done, in words."""
+    """Show running agents of these groups their destinations; what could not be done, in words."""
     failures = []
     for group_id in group_ids:
         try:

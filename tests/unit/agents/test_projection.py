@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import event
 
-from nanotasks.agents.projection import destinations_of
+from nanotasks.agents.projection import destinations_of, project_group
 from nanotasks.central import Database
+from nanotasks.central.hosts import Instance
+from nanotasks.clock import now_ms
 from nanotasks.session.rows import Destination, DestinationType
 from tests.scene import Stage
 
@@ -30,3 +33,33 @@ def test_many_destinations_cost_no_more_queries(sqlite_central: Database, tmp_pa
     assert found[0] == Destination("bob", DestinationType.AGENT, display_name="bob", agent_group_id="ag-bob")
     assert (found[1].type, found[1].platform_id) == (DestinationType.CHANNEL, "c0")
     assert sum(statement.startswith("SELECT") for statement in asked) == 2
+
+
+def test_a_change_is_shown_to_the_agents_that_run(sqlite_central: Database, tmp_path: Path) -> None:
+    """Those that sleep are told when they start, so a change costs nothing for them; those elsewhere are not ours."""
+    stage = Stage.set_up(sqlite_central, tmp_path)
+    andy, bob = stage.agent("andy"), stage.agent("bob")
+    awake, asleep, other = stage.session("awake", andy), stage.session("asleep", andy), stage.session("other", bob)
+    for one in (awake, other):
+        _runs(stage, one.id, one.agent_id)
+    stage.allow(andy, "bob", "agent", bob)
+    assert project_group(stage.db, stage.settings, andy) == [awake.id]
+    names = "SELECT name FROM destinations"
+    assert awake.inbound(names) == [("bob",)]
+    assert (asleep.inbound(names), other.inbound(names)) == ([], [])
+    assert project_group(stage.db, replace(stage.settings, host_id="there"), andy) == []
+
+
+def _runs(stage: Stage, session_id: str, agent_id: str) -> None:
+    with stage.db.write() as session:
+        session.add(
+            Instance(
+                id=f"inst-{session_id}",
+                session_id=session_id,
+                agent_group_id=agent_id,
+                host_id=stage.settings.host_id,
+                runtime="process",
+                epoch=1,
+                started_at=now_ms(),
+            )
+        )
