@@ -1,5 +1,5 @@
-"""Where sockets live: a short directory of this user, found again by every process of the installation; and the mark
-by which a data directory is told from others.
+"""Where sockets live: a short directory of this user, found again by every process of the installation; and the marks
+by which a data directory, and a shared one, is told from others.
 
 A Unix socket's path has at most 107 bytes, and a data directory may be deeper than that. So sockets live in
 `NANOTASKS_RUNTIME_DIR`, or in `/run/user/<uid>/nanotasks-<install>`, or in `/tmp/nanotasks-<uid>-<install>`,
@@ -53,11 +53,19 @@ def socket_path(settings: Settings, name: str) -> Path:
 
 def place(settings: Settings) -> str:
     """The mark of this data directory, made once: other directories under the same host id have another one."""
-    path = settings.data_dir / "place"
+    return _mark(settings.data_dir / "place")
+
+
+def volume(settings: Settings) -> str | None:
+    """The mark of the shared directory: hosts that read the same one have the same files. None on local storage."""
+    return _mark(settings.files_dir / "volume") if settings.shared_dir else None
+
+
+def _mark(path: Path) -> str:
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = secrets.token_hex(8)
-        fresh = path.with_name(f"place.{mark}")
+        fresh = path.with_name(f"{path.name}.{mark}")
         fresh.write_text(mark)
         # A link is made whole or not at all, whoever else does it in this moment.
         with contextlib.suppress(FileExistsError):

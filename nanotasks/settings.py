@@ -96,6 +96,10 @@ class Settings:
     database_url: str = _setting(
         "", "SQLAlchemy URL of the central database; empty means SQLite in the data directory", secret=True
     )
+    shared_dir: str = _setting(
+        "",
+        "Directory on storage that several hosts share, for session folders and workspaces; empty: the data directory",
+    )
     redis_url: str = _setting("", "Broker and bells; empty means the private Redis of `nanotasks up`", secret=True)
     host_id: str = _setting(machine_name, "This host's id; its queue is `host.<id>`")
     runtime_dir: str = _setting("", "Short directory for sockets; empty means one under /run/user or /tmp")
@@ -185,6 +189,9 @@ class Settings:
     resignal_after_s: float = _setting(5.0, "Age of a row before a sweep signals it again", unit="s")
     host_heartbeat_s: float = _setting(5.0, "Period of a host's sign of life", unit="s", least=_BUSY_S)
     host_timeout_s: float = _setting(28.0, "Silence after which a host counts as down", unit="s")
+    agent_lease_margin_s: float = _setting(
+        8.0, "How long before its host counts as down an agent on shared storage stops itself", unit="s", least=1.0
+    )
     lease_s: float = _setting(30.0, "Life of a lease that is not renewed", unit="s")
     event_max_tries: int = _setting(3, "Failed routings after which an event is dead")
     engage_pattern_timeout_ms: int = _setting(100, "Time one engage pattern may take on one message", unit="ms")
@@ -242,6 +249,21 @@ class Settings:
         return self.database_url or f"sqlite:///{self.data_dir / 'central.db'}"
 
     @property
+    def files_dir(self) -> Path:
+        """Where `sessions/` and `groups/` are: the shared directory, or the data directory of this host."""
+        return Path(self.shared_dir).expanduser().absolute() if self.shared_dir else self.data_dir
+
+    @property
+    def storage(self) -> str:
+        """`shared` when agent groups of this host can move to others that have the same directory, else `local`."""
+        return "shared" if self.shared_dir else "local"
+
+    @property
+    def agent_lease_s(self) -> float:
+        """The silence of its host after which an agent on shared storage stops itself, in seconds."""
+        return self.host_timeout_s - self.agent_lease_margin_s
+
+    @property
     def queue(self) -> str:
         """This host's Celery queue."""
         return f"host.{self.host_id}"
@@ -282,19 +304,24 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             continue
         values[spec.name] = _parse(name, text, str(spec.type), spec.metadata["choices"])
     settings = Settings(**values)
-    length = len(os.fsencode(settings.data_dir))
-    if length > DATA_DIR_BYTES:
-        raise ConfigError(
-            f"The path of the data directory is too long: {settings.data_dir}.",
-            why=f"It has {length} bytes, and databases below it can be opened up to {DATA_DIR_BYTES}.",
-            fix="Set NANOTASKS_DATA_DIR to a directory with a shorter path.",
-        )
+    _check_path(settings.data_dir, "data_dir")
+    _check_path(settings.files_dir, "shared_dir")
     _check(settings)
     if not _is_zone(settings.timezone):
         raise ConfigError(
             f"NANOTASKS_TIMEZONE is not a zone: {settings.timezone}.", fix="Use an IANA name such as Europe/Berlin."
         )
     return settings
+
+
+def _check_path(path: Path, field_name: str) -> None:
+    length = len(os.fsencode(path))
+    if length > DATA_DIR_BYTES:
+        raise ConfigError(
+            f"The path of the {field_name.removesuffix('_dir')} directory is too long: {path}.",
+            why=f"It has {length} bytes, and databases below it can be opened up to {DATA_DIR_BYTES}.",
+            fix=f"Set {env_name(field_name)} to a directory with a shorter path.",
+        )
 
 
 def _check(settings: Settings) -> None:
@@ -318,6 +345,13 @@ def _check(settings: Settings) -> None:
             "NANOTASKS_REDIS_URL is not the URL of a Redis.",
             fix="Write it like redis://127.0.0.1:6379/0 or unix:///run/redis.sock, or unset it for the private one of"
             " `nanotasks up`.",
+        )
+    if settings.shared_dir and settings.agent_lease_s < 2 * settings.host_heartbeat_s:
+        raise ConfigError(
+            f"Agents on shared storage would stop themselves after {settings.agent_lease_s:g} s without a sign of life"
+            f" of their host, which gives one every {settings.host_heartbeat_s:g} s.",
+            fix="Let NANOTASKS_HOST_TIMEOUT_S minus NANOTASKS_AGENT_LEASE_MARGIN_S be at least twice"
+            " NANOTASKS_HOST_HEARTBEAT_S.",
         )
     if settings.webhook_outbound_url and not settings.webhook_outbound_url.startswith(("http://", "https://")):
         raise ConfigError(

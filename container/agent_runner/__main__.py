@@ -1,7 +1,7 @@
 """`python3 -m agent_runner`: serve one session until SIGTERM. See `paths` and `log` for the environment.
 
-Exit codes: 0 stopped, 1 failed (the reason is the last line of the log), 78 the configuration names an unknown
-provider.
+Exit codes: 0 stopped, 1 failed (the reason is the last line of the log), 75 the host's lease is lost, 78 the
+configuration names an unknown provider.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from agent_runner import config, log, providers, tools
+from agent_runner import config, host_lease, log, providers, tools
 from agent_runner.loop import Runner
 from agent_runner.paths import Workspace
 from agent_runner.providers.contract import ProviderOptions
@@ -21,6 +21,7 @@ _EX_CONFIG = 78
 
 
 def main() -> int:
+    host_lease.watch()
     workspace = Workspace.from_environment(os.environ)
     settings = config.load(workspace.config)
     try:
@@ -62,6 +63,7 @@ def tool_server(workspace: Workspace) -> dict[str, Any]:
         "PYTHONPATH": package_dir,
         "NANOTASKS_WORKSPACE": workspace.root,
         "NANOTASKS_AGENT_DIR": workspace.agent_dir,
+        **host_lease.environment(os.environ),
     }
     return {"command": sys.executable, "args": ["-m", "agent_runner.tools"], "env": environment}
 

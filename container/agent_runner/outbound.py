@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from agent_runner import host_lease
 from agent_runner.clock import now_iso
 from agent_runner.inbound import Inbound
 from agent_runner.rows import OutboundRow, TaskEnd
@@ -46,6 +47,7 @@ class Outbound:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            host_lease.require()
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:

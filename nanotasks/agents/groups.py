@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from nanotasks.agents import dependants
 from nanotasks.agents.container_config import require_provider
+from nanotasks.agents.moving import Moved, lock_host, move
 from nanotasks.agents.sessions import delete_session
 from nanotasks.central.destinations import Destination
 from nanotasks.central.groups import AgentGroup, ContainerConfig
@@ -53,8 +54,12 @@ def create_group(
     return group
 
 
-def change_group(session: Session, group: AgentGroup, changes: Mapping[str, Any]) -> None:
-    """Change `name`, `timezone` or `host_id`. The folder stays for good: session files and memory live below it."""
+def change_group(session: Session, group: AgentGroup, changes: Mapping[str, Any]) -> Moved | None:
+    """Change `name`, `timezone` or `host_id`. The folder stays for good: session files and memory live below it.
+
+    Returns the move of a group that has sessions; its signals are to be rung after the commit.
+    """
+    moved = None
     if "name" in changes:
         _require_name(changes["name"])
         group.name = changes["name"]
@@ -63,11 +68,9 @@ def change_group(session: Session, group: AgentGroup, changes: Mapping[str, Any]
             require_zone(changes["timezone"])
         group.timezone = changes["timezone"]
     if "host_id" in changes and changes["host_id"] != group.host_id:
-        _require_host(session, changes["host_id"])
-        _require_movable(session, group)
-        group.host_id = changes["host_id"]
-        group.epoch += 1
+        moved = _change_host(session, group, changes["host_id"])
     session.flush()
+    return moved
 
 
 def group_config(session: Session, group: AgentGroup) -> ContainerConfig:
@@ -154,13 +157,26 @@ def _require_host(session: Session, host_id: str | None) -> None:
         )
 
 
-def _require_movable(session: Session, group: AgentGroup) -> None:
-    if (
-        group.host_id is not None
-        and session.scalars(select(AgentSession.id).where(AgentSession.agent_group_id == group.id).limit(1)).first()
-    ):
+def _change_host(session: Session, group: AgentGroup, host_id: str | None) -> Moved | None:
+    """Where its files are there too, or it has none yet. Raises `ConflictError` elsewhere."""
+    _require_host(session, host_id)
+    session.flush()
+    leaving = lock_host(session, group.host_id) if group.host_id is not None else None
+    sessions = select(AgentSession.id).where(AgentSession.agent_group_id == group.id).limit(1)
+    if leaving is None or session.scalars(sessions).first() is None:
+        group.host_id = host_id
+        group.epoch += 1
+        return None
+    taking = session.get(Host, host_id) if host_id is not None else None
+    moved = None
+    if taking is not None and taking.volume is not None and taking.volume == leaving.volume:
+        moved = move(session, group, taking.id, "an operator moved it")
+    if moved is None:
         raise ConflictError(
-            f"{group.folder} cannot move away from {group.host_id}.",
+            f"{group.folder} cannot move away from {leaving.id}.",
             why="Its sessions are files on that host.",
-            fix="Delete its sessions first, or leave it where it is.",
+            fix="Delete its sessions first, or leave it where it is. Hosts with one NANOTASKS_SHARED_DIR can take"
+            " groups from each other.",
         )
+    session.refresh(group)
+    return moved

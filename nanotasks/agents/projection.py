@@ -49,7 +49,7 @@ def project_group(db: Database, settings: Settings, agent_group_id: str) -> list
         ids = session.scalars(awake.order_by(Instance.session_id)).all()
     done = []
     for session_id in ids:
-        folder = SessionFolder.of(settings.data_dir, agent_group_id, session_id)
+        folder = SessionFolder.of(settings.files_dir, agent_group_id, session_id)
         if folder.inbound_db.is_file():
             with open_inbound(folder) as inbound:
                 project(db, inbound, session_id)

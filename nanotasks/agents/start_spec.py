@@ -11,6 +11,7 @@
     container                                 /app/src                           PYTHONPATH
     container/skills                          /app/skills                        links
     sessions/<agent group>/.claude-shared     /home/node/.claude      rw         HOME/.claude is a link
+    <data>/run/lease, on shared storage       /run/nanotasks                     NANOTASKS_LEASE_FILE
     validated additional mounts               /workspace/extra/<x>    as allowed links in <workspace>/extra
 
 Nothing secret is in any of it. Mounts within mounts need something to be mounted on: the host makes that, in place
@@ -31,6 +32,7 @@ from nanotasks.agents.groups import group_config
 from nanotasks.assets import asset
 from nanotasks.central.groups import AgentGroup, ContainerConfig
 from nanotasks.central.sessions import AgentSession
+from nanotasks.runtimes import host_lease
 from nanotasks.runtimes.contract import Limits, Mount, StartSpec
 from nanotasks.runtimes.hardening import HOME
 from nanotasks.runtimes.image import CODE_TARGET, image_name
@@ -71,21 +73,23 @@ def prepare(
     instance_id: str,
     epoch: int,
     extra: Sequence[Mount] = (),
+    began: int | None = None,
 ) -> StartSpec:
     """Write what the agent reads when it starts, and say how to start it.
 
-    `extra` are validated mounts with targets below `/workspace/extra`. Raises `ConfigError` for a damaged
-    configuration, `HostileFileError` where the agent replaced one of its folders.
+    `extra` are validated mounts with targets below `/workspace/extra`; `began` is when the start was decided, on shared
+    storage (`runtimes.host_lease`). Raises `ConfigError` for a damaged configuration, `HostileFileError` where the
+    agent replaced one of its folders.
     """
     container = asset("container")
-    group, data_dir = facts.group, settings.data_dir
+    group, files_dir = facts.group, settings.files_dir
     in_docker = runtime_name == "docker"
     content = container_config.document(group, facts.config, facts.agent_session, settings)
-    folder = SessionFolder.of(data_dir, group.id, facts.agent_session.id)
-    agent_folder = workspace.group_folder(data_dir, group.folder)
-    state = workspace.claude_folder(data_dir, group.id)
+    folder = SessionFolder.of(files_dir, group.id, facts.agent_session.id)
+    agent_folder = workspace.group_folder(files_dir, group.folder)
+    state = workspace.claude_folder(files_dir, group.id)
 
-    workspace.init_group(data_dir, group.folder, group.id)
+    workspace.init_group(files_dir, group.folder, group.id)
     config_file = container_config.write(folder.host, content)
     parts = instructions.fragments(container, content["mcpServers"], facts.config.cli_scope)
     shared = SHARED_INSTRUCTIONS if in_docker else str(container / "CLAUDE.md")
@@ -103,6 +107,8 @@ def prepare(
         instructions.link_shared(agent_folder, shared)
         workspace.prepare_mount_points(folder.workspace, folders=["agent", *(["extra"] if extra else [])])
         mounts = (*_mounts(folder, agent_folder, config_file, state, container), *extra)
+        if began is not None:
+            mounts = (*mounts, Mount(host_lease.folder(settings), host_lease.TARGET))
         environment = _paths_in_container()
     else:
         mounts = ()
@@ -118,8 +124,22 @@ def prepare(
         working_dir=AGENT if in_docker else str(agent_folder),
         network=settings.container_network,
         mounts=mounts,
-        environment={"TZ": facts.zone, **environment, **_logging(settings, folder), **faults.environment_of_agents()},
+        environment={
+            "TZ": facts.zone,
+            **environment,
+            **_lease(settings, began, in_docker=in_docker),
+            **_logging(settings, folder),
+            **faults.environment_of_agents(),
+        },
     )
+
+
+def _lease(settings: Settings, began: int | None, *, in_docker: bool) -> dict[str, str]:
+    """On shared storage: how long the agent may go on."""
+    if began is None:
+        return {}
+    folder = Path(host_lease.TARGET) if in_docker else host_lease.folder(settings)
+    return host_lease.environment(settings, began, str(folder / host_lease.NAME))
 
 
 def _logging(settings: Settings, folder: SessionFolder) -> dict[str, str]:

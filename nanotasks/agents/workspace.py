@@ -33,19 +33,19 @@ _CLAUDE_SETTINGS = {
 }
 
 
-def group_folder(data_dir: Path, folder: str) -> Path:
+def group_folder(files_dir: Path, folder: str) -> Path:
     """The agent group's workspace."""
-    return data_dir / "groups" / folder
+    return files_dir / "groups" / folder
 
 
-def claude_folder(data_dir: Path, agent_group_id: str) -> Path:
+def claude_folder(files_dir: Path, agent_group_id: str) -> Path:
     """The provider's state, shared by all sessions of the group."""
-    return data_dir / "sessions" / agent_group_id / ".claude-shared"
+    return files_dir / "sessions" / agent_group_id / ".claude-shared"
 
 
-def init_group(data_dir: Path, folder: str, agent_group_id: str, instructions: str = "") -> None:
+def init_group(files_dir: Path, folder: str, agent_group_id: str, instructions: str = "") -> None:
     """Make what is missing of an agent group's folders; `instructions` begin a new memory file. Idempotent."""
-    workspace, state = group_folder(data_dir, folder), claude_folder(data_dir, agent_group_id)
+    workspace, state = group_folder(files_dir, folder), claude_folder(files_dir, agent_group_id)
     workspace.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
     with directories.opened(workspace) as opened:

@@ -15,7 +15,8 @@ RUNTIMES = ("docker", "process")
 class Host(Base):
     """A machine with a data directory, workers and a container runtime.
 
-    `place` is the data directory that lives under this id, `epoch` how often another one took its place.
+    `place` is the data directory that lives under this id, `epoch` how often another one took its place. `volume` is
+    the mark of the shared directory where its agent groups live, `silent_at` when it was found silent for too long.
     """
 
     __tablename__ = "hosts"
@@ -30,12 +31,15 @@ class Host(Base):
     epoch: Mapped[Millis] = mapped_column(default=0, server_default="0")
     heartbeat_at: Mapped[Millis]
     created_at: Mapped[Millis]
+    volume: Mapped[str | None]
+    silent_at: Mapped[Millis | None]
 
 
 class Instance(Base):
     """One start of one container or child process. At most one of a session has no end.
 
-    `started_at` is when the start was recorded, `running_at` when the runtime had started it.
+    `started_at` is when the start was recorded, `running_at` when the runtime had started it. A `fenced` one stops
+    itself when nothing is heard of its host.
     """
 
     __tablename__ = "instances"
@@ -80,6 +84,7 @@ class Instance(Base):
     pid: Mapped[int | None]
     epoch: Mapped[int]
     isolated: Mapped[Flag] = mapped_column(default=0, server_default="0")
+    fenced: Mapped[Flag] = mapped_column(default=0, server_default="0")
     started_at: Mapped[Millis]
     running_at: Mapped[Millis | None]
     ended_at: Mapped[Millis | None]

@@ -47,7 +47,7 @@ def hand_over(around: Round, claim: Claim, content: dict[str, Any]) -> None:
     _check(around, claim, target_id)
     _slow_down(around, claim.agent_group_id, target_id)
     target_session_id = _choose_session(around, claim, target_id)
-    folder = SessionFolder.of(around.settings.data_dir, target_id, target_session_id)
+    folder = SessionFolder.of(around.settings.files_dir, target_id, target_session_id)
     if not folder.inbound_db.exists():
         folder.create()
     row_id = f"a2a-{claim.id.partition('-')[2]}"

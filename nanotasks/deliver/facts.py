@@ -142,7 +142,7 @@ def _session_facts(db: Database, settings: Settings, session_id: str) -> Session
         id=row.id,
         agent_group_id=row.agent_group_id,
         host_id=row.host_id,
-        folder=SessionFolder.of(settings.data_dir, row.agent_group_id, row.id),
+        folder=SessionFolder.of(settings.files_dir, row.agent_group_id, row.id),
         outbound_mark=row.outbound_mark,
         outbound_mark_id=row.outbound_mark_id,
         waiting_lanes=waiting,

@@ -99,7 +99,7 @@ class TypingIndicator:
         if not all(isinstance(payload.get(name), str) for name in names) or len(self._shown) >= MAX_SESSIONS:
             return
         try:
-            folder = SessionFolder.of(self._settings.data_dir, payload["agent_group_id"], session_id)
+            folder = SessionFolder.of(self._settings.files_dir, payload["agent_group_id"], session_id)
         except NanotasksError:
             return
         address = Address(payload["channel_type"], payload["platform_id"], payload.get("thread_id"))

@@ -169,7 +169,8 @@ class Watcher:
                 )
             ).all()
         return {
-            session_id: SessionFolder.of(self._settings.data_dir, group_id, session_id) for session_id, group_id in rows
+            session_id: SessionFolder.of(self._settings.files_dir, group_id, session_id)
+            for session_id, group_id in rows
         }
 
     def _add(self, session_id: str, folder: SessionFolder) -> bool:

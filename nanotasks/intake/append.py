@@ -100,7 +100,7 @@ class Appended:
     told: bool = False
 
 
-def append_session(db: Database, data_dir: Path, session_id: str) -> Appended:
+def append_session(db: Database, files_dir: Path, session_id: str) -> Appended:
     """Append all routes of a session that wait, in route order, and make its folder if it has none yet.
 
     Those of a closed session end instead, with a notice to their chat.
@@ -114,7 +114,7 @@ def append_session(db: Database, data_dir: Path, session_id: str) -> Appended:
         raise NotFoundError(f"There is no session {session_id}.")
     if found.status != "active":
         return _refuse(db, session_id)
-    folder = SessionFolder.of(data_dir, found.agent_group_id, session_id)
+    folder = SessionFolder.of(files_dir, found.agent_group_id, session_id)
     done, more = Appended(), found.waiting
     try:
         while more:

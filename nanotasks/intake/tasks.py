@@ -62,7 +62,7 @@ def _route(channel_type: str, platform_id: str) -> None:
 
 def _append(config: Settings, session_id: str) -> None:
     try:
-        done = append.append_session(database(config), config.data_dir, session_id)
+        done = append.append_session(database(config), config.files_dir, session_id)
     except DependencyDownError:
         raise
     except NanotasksError as error:

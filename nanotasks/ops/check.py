@@ -6,9 +6,10 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from nanotasks.central import Database
+from nanotasks.central.groups import AgentGroup
 from nanotasks.errors import NanotasksError
 from nanotasks.session.layout import SessionFolder
 from nanotasks.session.outbound import ReadLimits, open_outbound
@@ -26,13 +27,22 @@ class Result:
 
 
 def check(db: Database, config: Settings) -> list[Result]:
-    """Check the central database and every session file in the data directory."""
+    """Check the central database and every session file of this host."""
     results = [Result(db.url.render_as_string(hide_password=True), _central(db))]
-    for root in sorted((config.data_dir / "sessions").glob("*/*")):
+    elsewhere = _groups_elsewhere(db, config) if config.storage == "shared" else frozenset()
+    for root in sorted((config.files_dir / "sessions").glob("*/*")):
+        if root.parent.name in elsewhere:
+            continue
         # Beside its sessions an agent group has folders of its own, such as `.claude-shared`.
         if not root.name.startswith(".") and not root.is_symlink() and root.is_dir():
             results += _session(SessionFolder(root), ReadLimits.of(config))
     return results
+
+
+def _groups_elsewhere(db: Database, config: Settings) -> frozenset[str]:
+    """Groups whose files are in the shared directory, and opened by another host."""
+    with db.read() as session:
+        return frozenset(session.scalars(select(AgentGroup.id).where(AgentGroup.host_id != config.host_id)))
 
 
 def _central(db: Database) -> str:

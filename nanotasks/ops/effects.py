@@ -37,7 +37,7 @@ def remove_folders(settings: Settings, sessions: Iterable[AgentSession]) -> list
     """Remove the folders of deleted sessions that are here; what could not be removed, in words."""
     failures = []
     for one in sessions:
-        root = SessionFolder.of(settings.data_dir, one.agent_group_id, one.id).root
+        root = SessionFolder.of(settings.files_dir, one.agent_group_id, one.id).root
         if not root.exists():
             continue
         try:

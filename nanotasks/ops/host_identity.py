@@ -43,8 +43,11 @@ def _homes(db: Database, settings: Settings) -> list[str]:
 def stranded(db: Database, settings: Settings) -> str | None:
     """What to tell when this data directory has the files of agents that live on another host; else None.
 
-    Every host has a directory of its own, so most likely the host id was changed, and nobody answers for them.
+    On local storage every host has a directory of its own, so most likely the host id was changed, and nobody
+    answers for them.
     """
+    if settings.storage == "shared":
+        return None
     sessions = settings.data_dir / "sessions"
     with db.read() as session:
         others = session.execute(

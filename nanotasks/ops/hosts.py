@@ -2,7 +2,8 @@
 
     up ──drain──▶ draining ──undrain──▶ up (down, when it has been silent meanwhile; its next heartbeat calls it up)
 
-A draining host gets no new agent groups. Those that live there stay and go on working: no group is moved.
+A draining host gets no new agent groups. Those that live there move to other hosts with the same shared directory;
+where there is none, their files are on this host, and they stay and go on working.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from nanotasks.agents.moving import Moved, choose, lock_host, move_all
 from nanotasks.central import leases, rows_changed
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
@@ -76,6 +78,8 @@ def shown(session: Session, host_id: str, moment: Moment) -> dict[str, Any]:
     return {
         **row,
         "created_at": found.created_at,
+        "volume": found.volume,
+        "silent_at": found.silent_at,
         "agent_groups": [
             {"id": group.id, "name": group.name, "epoch": group.epoch} for group in session.scalars(groups)
         ],
@@ -112,17 +116,24 @@ def plan_drain(session: Session, host_id: str, moment: Moment) -> dict[str, Any]
         )
     others = session.scalars(select(Host).where(Host.state == "up", Host.id != host_id).order_by(Host.id))
     (row,) = [row for row in listed(session, moment) if row["id"] == host_id]
+    moving = row["groups"] if choose(session, host) is not None else 0
     return {
         "id": host_id,
-        "groups_staying": row["groups"],
+        "groups_moving": moving,
+        "groups_staying": row["groups"] - moving,
         "live_instances": row["live_instances"],
         "others_up": [other.id for other in others if not moment.is_silent(other)],
     }
 
 
-def drain(session: Session, host_id: str) -> None:
-    """Place no new agent groups on this host. Raises `ConflictError` when it is not up (any more)."""
+def drain(session: Session, host_id: str) -> list[Moved]:
+    """Place no new agent groups on this host, and move those that can move; their signals are rung after the commit.
+
+    Raises `ConflictError` when it is not up (any more).
+    """
     _change(session, host_id, "up", "draining")
+    host = lock_host(session, host_id)
+    return move_all(session, host, "its host drains", fenced=False) if host is not None else []
 
 
 def undrain(session: Session, host_id: str, moment: Moment) -> str:

@@ -140,10 +140,9 @@ def duties(config: Settings) -> list[Duty]:
 
 def beat_heart(config: Settings, stop: threading.Event) -> None:
     """Write the host's sign of life once per period; where another place has taken the host over, end this worker."""
-    here = place(config)
     while True:
         try:
-            hosts.heartbeat(database(config), config, here)
+            hosts.sign_of_life(database(config), config)
         except hosts.HostTakenError as error:
             _log.error("host_taken", host=config.host_id, error=str(error))
             os.kill(os.getppid(), signal.SIGTERM)

@@ -33,10 +33,10 @@ from nanotasks.ops.lifeline import Lifeline
 from nanotasks.ops.pool import TaskPool
 from nanotasks.ops.preload import preload, settle_memory
 from nanotasks.ops.supervise import Child, Stage, Supervisor
-from nanotasks.paths import place, runtime_dir
+from nanotasks.paths import runtime_dir
 from nanotasks.runtimes.select import decide
 from nanotasks.settings import Settings, settings
-from nanotasks.sweep.hosts import heartbeat
+from nanotasks.sweep.hosts import sign_of_life
 
 _log = logs.get("worker")
 
@@ -132,7 +132,7 @@ def _prepare(config: Settings) -> Settings:
         require_usable(database(config))
         config = replace(config, host_id=host_id_here(database(config), config))
         # Before the first task: a group without a host gets one only of those that are up.
-        heartbeat(database(config), config, place(config))
+        sign_of_life(database(config), config)
         notice = stranded(database(config), config)
         if notice:
             _log.warning("agents_of_another_host", notice=notice)

@@ -107,7 +107,7 @@ def _folder_here(db: Database, settings: Settings, session_id: str) -> SessionFo
         ).one_or_none()
     if found is None or found.host_id != settings.host_id:
         return None
-    return SessionFolder.of(settings.data_dir, found.agent_group_id, session_id)
+    return SessionFolder.of(settings.files_dir, found.agent_group_id, session_id)
 
 
 def _unfinished(session: Session, session_id: str) -> Sequence[TaskRun]:

@@ -49,9 +49,9 @@ class SessionFolder:
     root: Path
 
     @classmethod
-    def of(cls, data_dir: Path, agent_group_id: str, session_id: str) -> Self:
+    def of(cls, files_dir: Path, agent_group_id: str, session_id: str) -> Self:
         """The folder of a session. Raises `InvalidError` for an id that is no plain file name."""
-        return cls(data_dir / "sessions" / _part(agent_group_id) / _part(session_id))
+        return cls(files_dir / "sessions" / _part(agent_group_id) / _part(session_id))
 
     @property
     def host(self) -> Path:

@@ -3,6 +3,7 @@
     recorded, does not run      look at the session (bury, and start again if something is due)
     runs, not recorded          look at the session (adopt)
     runs, no such session       stop it: its session was deleted
+    recorded on another host    look at the session (its group has moved here: bury it once that host is gone)
     runs, should not            look at the session (it was closed, or its group moved: stop)
     runs, recorded              decide whether it is stuck, and stop it if so
     wrote what nobody took      have it delivered (`unheard`)
@@ -112,7 +113,7 @@ def _sweep(here: Here, *, decide: bool) -> list[Signal]:
         if decide:
             random.shuffle(alive)
             rings += _stop_stuck(here, alive, give_up)
-    unwanted = instances.unwanted_on(here)
+    unwanted = instances.unwanted_on(here) + instances.left_by_others(here)
     return rings + [("wake", session_id, here.host_id) for session_id in unwanted]
 
 
@@ -124,7 +125,7 @@ def _settle_strangers(here: Here, runtime: Runtime, strangers: Iterable[Running]
     """Agents that run and are not recorded: adopt those of a session, stop those whose session is gone."""
     rings: list[Signal] = []
     for running in strangers:
-        facts = instances.read(here.db, running.session_id)
+        facts = instances.read(here, running.session_id)
         if facts is not None:
             instances.adopt(here, facts, running, runtime.name, runtime.isolates)
             log.info("agent_adopted", session=running.session_id, instance=running.instance_id)

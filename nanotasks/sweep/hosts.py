@@ -21,25 +21,49 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from nanotasks import logs, paths
+from nanotasks.agents.moving import Moved, is_gone, lock_host, move_all
 from nanotasks.central import Database, rows_changed
 from nanotasks.central.changes import changed
 from nanotasks.central.hosts import Host
 from nanotasks.errors import ConflictError
+from nanotasks.runtimes import host_lease
 from nanotasks.settings import Settings
+
+_log = logs.get("sweep")
 
 
 class HostTakenError(ConflictError):
     """Another data directory lives under this host id."""
 
 
-def heartbeat(db: Database, settings: Settings, place: str | None = None) -> None:
-    """Write this host's sign of life, and its row when it has none yet; `place` is the mark of its data directory.
+def sign_of_life(db: Database, settings: Settings) -> None:
+    """Say that this host lives: to the others by its row, and to its agents on shared storage by its lease.
 
-    Raises `HostTakenError` while another place gives signs of life under this id.
+    Raises as `heartbeat`, and `OSError` when the marks of its directories or the lease cannot be written.
+    """
+    began = host_lease.boot_ms()
+    heartbeat(db, settings, paths.place(settings), paths.volume(settings))
+    if settings.storage == "shared":
+        host_lease.renew(settings, began)
+
+
+def heartbeat(db: Database, settings: Settings, place: str | None = None, volume: str | None = None) -> None:
+    """Write this host's sign of life, and its row when it has none yet.
+
+    `place` is the mark of its data directory, `volume` the one of the directory that it shares with others. Raises
+    `HostTakenError` while another place gives signs of life under this id.
     """
     with db.write() as session:
         now = db.now_ms(session)
-        alive = {"heartbeat_at": now, "capacity": settings.max_containers, **_moved_in(session, settings, place, now)}
+        alive = {
+            "heartbeat_at": now,
+            "silent_at": None,
+            "capacity": settings.max_containers,
+            "storage": settings.storage,
+            "volume": volume,
+            **_moved_in(session, settings, place, now),
+        }
         mine = update(Host).where(Host.id == settings.host_id)
         if rows_changed(session, mine.where(Host.state == "down").values(state="up")):
             changed(session, "host.up", settings.host_id)
@@ -90,12 +114,34 @@ def mark_silent(db: Database, settings: Settings) -> list[str]:
     What such a host holds is freed. One that drains stays so in its row: that is an operator's decision.
     """
     with db.write() as session:
-        silent = db.now_ms(session) - round(settings.host_timeout_s * 1000)
+        now = db.now_ms(session)
+        silent = now - round(settings.host_timeout_s * 1000)
+        found = update(Host).where(Host.heartbeat_at < silent, Host.silent_at.is_(None)).values(silent_at=now)
+        session.execute(found)
         fallen = update(Host).where(Host.state == "up", Host.heartbeat_at < silent).values(state="down")
         for host_id in session.scalars(fallen.returning(Host.id)).all():
             changed(session, "host.down", host_id, {"reason": "silent"})
         gone = or_(Host.state == "down", and_(Host.state == "draining", Host.heartbeat_at < silent))
         return list(session.scalars(select(Host.id).where(gone).order_by(Host.id)))
+
+
+def take_over(db: Database, settings: Settings) -> list[Moved]:
+    """Move the agent groups of hosts that are gone to others with the same files, as many as one sweep may."""
+    with db.read() as session:
+        now = db.now_ms(session)
+        silent = select(Host).where(Host.silent_at.is_not(None), Host.volume.is_not(None)).order_by(Host.id)
+        gone = [host.id for host in session.scalars(silent) if is_gone(host, now, settings)]
+    found: list[Moved] = []
+    for host_id in gone:
+        with db.write() as session:
+            host = lock_host(session, host_id)
+            # It may have come back since it was found.
+            if host is not None and is_gone(host, db.now_ms(session), settings):
+                left = settings.sweep_batch - len(found)
+                found += move_all(session, host, "its host is gone", fenced=True, limit=left)
+    for one in found:
+        _log.warning("group_taken_over", agent_group=one.agent_group_id, from_host=one.from_host, host=one.to_host)
+    return found
 
 
 def hosts_at_work(db: Database) -> list[str]:

@@ -41,7 +41,10 @@ def sweep_due(at_start: bool = False, *_later: object) -> None:
 
 @app.task(name="sweep.hosts")
 def sweep_hosts(*_later: object) -> None:
-    """Call silent hosts down, empty their queues, find hosts for agent groups whose messages wait for one, tidy up."""
+    """Call silent hosts down, empty their queues, move their agent groups where others have the files, tidy up.
+
+    Agent groups whose messages wait for a host get one.
+    """
     config = settings()
     db = database(config)
     if ticks.claim(db, "sweep.hosts", config.sweep_hosts_period_s):
@@ -49,6 +52,7 @@ def sweep_hosts(*_later: object) -> None:
         leases.free_of_hosts(db, down)
         for host_id in down:
             signals.forget_host(host_id)
+        _ring([ring for moved in hosts.take_over(db, config) for ring in moved.signals])
         with db.write_core() as connection:
             place_waiting(connection, config.sweep_batch)
             before = db.now_ms(connection) - round(config.media_keep_h * 3_600_000)

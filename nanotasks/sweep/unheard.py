@@ -44,7 +44,7 @@ def unheard(here: Here, since_ms: int) -> Iterator[str]:
 
 
 def _is_unheard(here: Here, session: AgentSession) -> bool:
-    folder = SessionFolder.of(here.settings.data_dir, session.agent_group_id, session.id)
+    folder = SessionFolder.of(here.settings.files_dir, session.agent_group_id, session.id)
     open_ids: list[str] = []
     try:
         if session.next_due_at is not None and session.next_due_at <= now_ms():

@@ -38,7 +38,7 @@ ACKED = frozenset({"completed", "failed"})
 
 def folder_of(here: Here, instance: Instance) -> SessionFolder:
     """The session folder of an instance."""
-    return SessionFolder.of(here.settings.data_dir, instance.agent_group_id, instance.session_id)
+    return SessionFolder.of(here.settings.files_dir, instance.agent_group_id, instance.session_id)
 
 
 def bury(here: Here, instance: Instance, reason: str, *, expected: bool = False, at_fault: bool = True) -> list[Signal]:

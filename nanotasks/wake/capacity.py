@@ -26,7 +26,7 @@ def longest_idle(here: Here, except_session: str) -> Instance | None:
 
 
 def _is_idle(here: Here, instance: Instance) -> bool:
-    facts = instances.read(here.db, instance.session_id)
+    facts = instances.read(here, instance.session_id)
     if facts is None or facts.is_due(now_ms()):
         return False
     try:

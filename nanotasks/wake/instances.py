@@ -7,12 +7,13 @@ started, so that no agent runs unrecorded, and ended when the runtime says that 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from nanotasks.agents.moving import is_gone, lock_host
 from nanotasks.central import Database
 from nanotasks.central.base import table_of
 from nanotasks.central.events import InboundRoute
@@ -20,6 +21,7 @@ from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.errors import ConflictError
 from nanotasks.runtimes.contract import Running
 from nanotasks.wake.here import Here
 
@@ -33,11 +35,15 @@ _ENDED = select(_route.inbound_id).where(
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """A session, where its agent group lives, and its live instance as the database records it."""
+    """A session, where its agent group lives, and its live instance as the database records it.
+
+    `live_host_gone`: that instance was on another host, which is gone, and it stopped itself.
+    """
 
     agent_session: AgentSession
     host_id: str | None
     live: Instance | None
+    live_host_gone: bool = False
 
     @property
     def active(self) -> bool:
@@ -54,16 +60,24 @@ def live_of(session_id: str) -> ColumnElement[bool]:
     return (Instance.session_id == session_id) & Instance.ended_at.is_(None)
 
 
-def read(db: Database, session_id: str) -> SessionFacts | None:
+def read(here: Here, session_id: str) -> SessionFacts | None:
     """What is recorded about a session; None when there is no such session."""
-    with db.read() as session:
+    with here.db.read() as session:
         found = session.execute(
             select(AgentSession, AgentGroup.host_id, Instance)
             .join(AgentGroup, AgentGroup.id == AgentSession.agent_group_id)
             .outerjoin(Instance, (Instance.session_id == AgentSession.id) & Instance.ended_at.is_(None))
             .where(AgentSession.id == session_id)
         ).one_or_none()
-    return SessionFacts(*found) if found else None
+        if found is None:
+            return None
+        facts = SessionFacts(*found)
+        if facts.live is None or facts.live.host_id == facts.host_id:
+            return facts
+        # Rare: its group has moved.
+        host = session.get_one(Host, facts.live.host_id)
+        gone = bool(facts.live.fenced) and is_gone(host, here.db.now_ms(session), here.settings)
+        return replace(facts, live_host_gone=gone)
 
 
 def ended_elsewhere(db: Database, session_id: str, inbound_ids: Collection[str]) -> list[str]:
@@ -88,24 +102,33 @@ def by_id(db: Database, instance_id: str) -> Instance | None:
         return session.get(Instance, instance_id)
 
 
-def enter(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> bool:
+class GroupMovedError(ConflictError):
+    """The agent group lives on another host."""
+
+
+def enter(here: Here, facts: SessionFacts, instance_id: str, epoch: int, *, fenced: bool = False) -> bool:
     """Record a start that is about to happen; False when this host runs as many agents as it may.
 
-    The host's row is locked for the count, so that two starts cannot both take the last place. Raises
-    `IntegrityError` when the session has a live instance already.
+    The host's row is locked for the count, so that two starts cannot both take the last place, and the group cannot
+    move away meanwhile. `fenced`: the agent will stop itself when nothing is heard of this host. Raises
+    `IntegrityError` when the session has a live instance already, `GroupMovedError` when its group has moved.
     """
+    group_id = facts.agent_session.agent_group_id
     with here.db.write() as session:
-        session.execute(select(Host.id).where(Host.id == here.host_id).with_for_update())
+        lock_host(session, here.host_id)
+        if session.scalar(select(AgentGroup.host_id).where(AgentGroup.id == group_id)) != here.host_id:
+            raise GroupMovedError(f"The agent group {group_id} does not live on {here.host_id} any more.")
         if _count(session, here.host_id) >= here.settings.max_containers:
             return False
         session.add(
             Instance(
                 id=instance_id,
                 session_id=facts.agent_session.id,
-                agent_group_id=facts.agent_session.agent_group_id,
+                agent_group_id=group_id,
                 host_id=here.host_id,
                 runtime=here.runtime.name,
                 epoch=epoch,
+                fenced=int(fenced),
                 isolated=int(here.runtime.isolates),
                 started_at=now_ms(),
             )
@@ -258,6 +281,17 @@ def waiting_sessions(here: Here, limit: int) -> list[str]:
                 .limit(limit)
             )
         )
+
+
+def left_by_others(here: Here) -> list[str]:
+    """Sessions of groups that live here, with a live instance on another host, which has to end it or is gone."""
+    with here.db.read() as session:
+        left = (
+            select(Instance.session_id)
+            .join(AgentGroup, AgentGroup.id == Instance.agent_group_id)
+            .where(AgentGroup.host_id == here.host_id, Instance.ended_at.is_(None), Instance.host_id != here.host_id)
+        )
+        return list(session.scalars(left))
 
 
 def unwanted_on(here: Here) -> list[str]:

@@ -3,7 +3,8 @@
     look (no mutex)   recorded live, and the runtime says it is alive: done. This is the path of a warm session.
     mutex             the lease `session:<id>`. Who does not get it returns: the holder looks once more afterwards.
       ask             the runtime, not the row, what runs
-      bury            a recorded agent that is dead: put off its claims, settle the due time, end its row
+      bury            a recorded agent that is dead: put off its claims, settle the due time, end its row;
+                        also one of a host that is gone, from which the group has moved here
       adopt           an agent that runs and is not recorded
       stop            an agent that should not run: the session is closed, or its group lives on another host
       start           when something is due, nothing runs and there is a place
@@ -73,7 +74,7 @@ def stop(here: Here, session_id: str, reason: str, *, wait_s: float = 30.0, at_f
     when the runtime cannot say whether the agent is dead.
     """
     with _mutex(here, session_id, wait_s) as epoch:
-        facts = instances.read(here.db, session_id)
+        facts = instances.read(here, session_id)
         if epoch is None or facts is None:
             return Outcome(State.NOT_HERE if facts is None else State.BUSY)
         rings = _stop(here, facts, reason, at_fault=at_fault)
@@ -85,7 +86,7 @@ def stop(here: Here, session_id: str, reason: str, *, wait_s: float = 30.0, at_f
 def park(here: Here, session_id: str, reason: str, *, wait_s: float = 30.0) -> Outcome:
     """Stop the session's agent and leave it stopped, whatever is due: for a host that shuts down. As `stop` else."""
     with _mutex(here, session_id, wait_s) as epoch:
-        facts = instances.read(here.db, session_id)
+        facts = instances.read(here, session_id)
         if epoch is None or facts is None:
             return Outcome(State.NOT_HERE if facts is None else State.BUSY)
         return Outcome(State.STOPPED, _stop(here, facts, reason))
@@ -102,15 +103,19 @@ def on_exit(here: Here, ended: Exit) -> list[Signal]:
 
 
 def _look(here: Here, session_id: str) -> Outcome:
-    facts = instances.read(here.db, session_id)
+    facts = instances.read(here, session_id)
     if facts is None or not _is_ours(here, facts):
         return Outcome(State.NOT_HERE)
     try:
-        if _is_recorded_running(facts) and _should_run(here, facts) and _runtime_of(here, facts).is_alive(session_id):
+        if (
+            _is_recorded_running(here, facts)
+            and _should_run(here, facts)
+            and _runtime_of(here, facts).is_alive(session_id)
+        ):
             return Outcome(State.RUNNING)
         with _mutex(here, session_id) as epoch:
             # What was read before the mutex is history.
-            facts = instances.read(here.db, session_id)
+            facts = instances.read(here, session_id)
             if epoch is None or facts is None:
                 return Outcome(State.BUSY)
             faults.point("wake.after_mutex")
@@ -121,10 +126,10 @@ def _look(here: Here, session_id: str) -> Outcome:
 
 def _needs_a_look(here: Here, session_id: str) -> bool:
     """Whether something came, or ended, for which others were turned away from the mutex."""
-    facts = instances.read(here.db, session_id)
+    facts = instances.read(here, session_id)
     if facts is None or not _is_ours(here, facts):
         return False
-    if facts.live is None:
+    if facts.live is None or facts.live_host_gone:
         return _should_run(here, facts) and facts.is_due(now_ms())
     try:
         return not _runtime_of(here, facts).is_alive(session_id)
@@ -134,18 +139,31 @@ def _needs_a_look(here: Here, session_id: str) -> bool:
 
 def _reconcile(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
     """Under the mutex: one pass over ask, bury, adopt, stop, start."""
-    session_id, rings = facts.agent_session.id, []
+    session_id = facts.agent_session.id
+    rings: list[Signal] = []
+    if facts.live is not None and facts.live_host_gone:
+        rings = bury(here, facts.live, f"its host {facts.live.host_id} is gone", expected=True, at_fault=False)
+        facts = instances.read(here, session_id) or facts
     running = _runtime_of(here, facts).find(session_id)
     if facts.live is not None and (running is None or running.instance_id != facts.live.id):
-        rings = bury(here, facts.live, _end_of(here, facts, facts.live))
-        facts = instances.read(here.db, session_id) or facts
+        rings += bury(here, facts.live, _end_of(here, facts, facts.live))
+        facts = instances.read(here, session_id) or facts
     if running is None:
         outcome = _start_if_due(here, facts, epoch)
     elif _should_run(here, facts):
         outcome = _acknowledge(here, facts, running)
     else:
         outcome = Outcome(State.STOPPED, _stop(here, facts, _why_not(facts)))
-    return Outcome(outcome.state, rings + outcome.rings)
+    return Outcome(outcome.state, _hand_over(here, facts, rings + outcome.rings))
+
+
+def _hand_over(here: Here, facts: SessionFacts, rings: list[Signal]) -> list[Signal]:
+    """What follows for a session whose group has moved is for its new host."""
+    if facts.host_id in (None, here.host_id):
+        return rings
+    session_id = facts.agent_session.id
+    others = [ring for ring in rings if ring[1] != session_id]
+    return [*others, ("wake", session_id, facts.host_id), ("deliver", session_id, facts.host_id)]
 
 
 def _end_of(here: Here, facts: SessionFacts, dead: Instance) -> str:
@@ -156,7 +174,7 @@ def _end_of(here: Here, facts: SessionFacts, dead: Instance) -> str:
         ended = None
     if ended is None:
         # The watcher removes what it has noted, perhaps since the row was read.
-        again = instances.read(here.db, dead.session_id)
+        again = instances.read(here, dead.session_id)
         noted = again.live.end_reason if again and again.live and again.live.id == dead.id else None
         return noted or "its end was not seen"
     instances.note_exit(here.db, dead.id, ended.code, ended.reason)
@@ -181,7 +199,7 @@ def _start_if_due(here: Here, facts: SessionFacts, epoch: int) -> Outcome:
         return Outcome(State.IDLE)
     if retry_ms is not None and retry_ms > now:
         return Outcome(State.LATER)
-    folder = SessionFolder.of(here.settings.data_dir, facts.agent_session.agent_group_id, session_id)
+    folder = SessionFolder.of(here.settings.files_dir, facts.agent_session.agent_group_id, session_id)
     try:
         rings = [one for one in project(here.db, here.settings, session_id, waking=True) if one[0] != "wake"]
         due_ms = settle_due(here, folder, session_id)
@@ -216,7 +234,7 @@ def _free_a_place(here: Here, for_session: str) -> list[Signal]:
     if idle is None:
         return []
     with _mutex(here, idle.session_id) as epoch:
-        facts = instances.read(here.db, idle.session_id)
+        facts = instances.read(here, idle.session_id)
         # A message may have come since it was found idle.
         if epoch is None or facts is None or facts.is_due(now_ms()):
             return []
@@ -248,11 +266,13 @@ def _put_off(here: Here, session_id: str, why: str) -> Outcome:
 
 def _is_ours(here: Here, facts: SessionFacts) -> bool:
     """Whether the session's agent, if it has one, else its agent group, is on this host."""
-    return (facts.live.host_id if facts.live is not None else facts.host_id) == here.host_id
+    live = None if facts.live_host_gone else facts.live
+    return (facts.host_id if live is None else live.host_id) == here.host_id
 
 
-def _is_recorded_running(facts: SessionFacts) -> bool:
-    return facts.live is not None and facts.live.runtime_id is not None
+def _is_recorded_running(here: Here, facts: SessionFacts) -> bool:
+    live = facts.live
+    return live is not None and live.runtime_id is not None and live.host_id == here.host_id
 
 
 def _should_run(here: Here, facts: SessionFacts) -> bool:

@@ -14,8 +14,9 @@ from nanotasks import faults, logs
 from nanotasks.agents import start_spec
 from nanotasks.agents.mounts import allowed_mounts
 from nanotasks.agents.projection import project
-from nanotasks.errors import NanotasksError
+from nanotasks.errors import DependencyDownError, NanotasksError
 from nanotasks.ids import new_id
+from nanotasks.runtimes import host_lease
 from nanotasks.runtimes.contract import AlreadyRunningError, Running, StartSpec
 from nanotasks.session.files import clear_heartbeat
 from nanotasks.session.inbound import open_inbound
@@ -35,21 +36,26 @@ def enter_and_start(here: Here, facts: SessionFacts, epoch: int) -> Outcome | No
     """Start the session's agent; None when this host has no place for it. The caller holds the session's mutex."""
     instance_id = new_id("inst")
     try:
-        if not instances.enter(here, facts, instance_id, epoch):
+        began = host_lease.begin(here.settings)
+        if not instances.enter(here, facts, instance_id, epoch, fenced=began is not None):
             return None
+    except instances.GroupMovedError:
+        return Outcome(State.NOT_HERE)
+    except DependencyDownError as error:
+        return Outcome(State.FAILED, start_failed(here, facts.agent_session.id, str(error)))
     except IntegrityError:
         # Somebody who did not hold the mutex any more recorded a start; the next look sees it.
         return Outcome(State.BUSY)
     faults.point("wake.after_enter")
     try:
-        return _start(here, facts, instance_id, epoch)
+        return _start(here, facts, instance_id, epoch, began)
     except (NanotasksError, OSError, sqlite3.Error) as error:
         return _failed(here, facts, instance_id, error)
 
 
-def _start(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> Outcome:
+def _start(here: Here, facts: SessionFacts, instance_id: str, epoch: int, began: int | None) -> Outcome:
     session_id = facts.agent_session.id
-    spec, waiting = _prepare(here, facts, instance_id, epoch)
+    spec, waiting = _prepare(here, facts, instance_id, epoch, began)
     faults.point("wake.after_prepare")
     try:
         running = here.runtime.start(spec)
@@ -70,10 +76,12 @@ def _start(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> Out
     return Outcome(State.STARTED)
 
 
-def _prepare(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> tuple[StartSpec, list[str]]:
+def _prepare(
+    here: Here, facts: SessionFacts, instance_id: str, epoch: int, began: int | None
+) -> tuple[StartSpec, list[str]]:
     """How to start it, and the first of the rows that wait for it."""
     session_id = facts.agent_session.id
-    folder = SessionFolder.of(here.settings.data_dir, facts.agent_session.agent_group_id, session_id)
+    folder = SessionFolder.of(here.settings.files_dir, facts.agent_session.agent_group_id, session_id)
     folder.create()
     with open_inbound(folder) as inbound:
         project(here.db, inbound, session_id)
@@ -81,7 +89,7 @@ def _prepare(here: Here, facts: SessionFacts, instance_id: str, epoch: int) -> t
     with here.db.write() as session:
         rows = start_spec.read_facts(session, here.settings, session_id)
     extra = allowed_mounts(rows.config.additional_mounts, here.settings)
-    spec = start_spec.prepare(rows, here.settings, here.runtime.name, instance_id, epoch, extra)
+    spec = start_spec.prepare(rows, here.settings, here.runtime.name, instance_id, epoch, extra, began)
     clear_heartbeat(folder)
     return spec, waiting
 

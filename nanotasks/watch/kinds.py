@@ -72,6 +72,11 @@ KINDS = (
     Kind("lease.freed", "A lease whose owner died or ran late is nobody's now.", ("lease", "from_owner", "epoch")),
     Kind("host.up", "A host counts as up.", ("host",)),
     Kind("host.down", "A host counts as down: it stopped, or is silent.", ("host", "reason")),
+    Kind(
+        "group.moved",
+        "An agent group lives on another host now.",
+        ("group", "from_host", "to_host", "epoch", "reason"),
+    ),
     Kind("audit.recorded", "An operator or an approval changed something.", ("audit", "actor", "action", "target")),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}

@@ -160,7 +160,16 @@ _OF_TRY = Columns((_try.run_id, _try.number), _run.session_id, _series.agent_gro
 SOURCES = (
     Source(
         "change",
-        ("host.up", "host.down", "lease.taken_over", "lease.freed", "message.retrying", "message.dead", "wake.failed"),
+        (
+            "host.up",
+            "host.down",
+            "group.moved",
+            "lease.taken_over",
+            "lease.freed",
+            "message.retrying",
+            "message.dead",
+            "wake.failed",
+        ),
         select(_change.name.label("name_"), _change.subject.label("subject_"), _change.detail.label("detail_")),
         _change.at,
         Columns((_change.id,)),

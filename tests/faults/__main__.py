@@ -35,6 +35,9 @@ from tests.faults.mutations import copy_of_project, notices, remove
 from tests.faults.platform import Platform
 from tests.faults.world import QUICK, World
 
+# So much of the log is shown of a case that could not be played to its end.
+LOG_LINES = 200
+
 
 def main() -> int:
     """Run; 1 when something was violated, or a guard was not missed."""
@@ -89,7 +92,12 @@ def _run_cases(faults: list[plan.Case], seconds: float, rounds: int | None, seed
         World(Path(name), platform, **QUICK).running() as world,
     ):
         for case, number in _cases(faults, seed, rounds):
-            outcome = run_case(world, case.fault, seed=number, crash=case.crash)
+            try:
+                outcome = run_case(world, case.fault, seed=number, crash=case.crash)
+            except Exception:
+                last = "\n".join(world.here.log("up").splitlines()[-LOG_LINES:])
+                _say(f"{case.fault}, seed {number}, did not come to its end. The log's last lines:\n{last}")
+                raise
             outcomes.append(outcome)
             unreached += not outcome.reached
             if outcome.violations:

@@ -149,4 +149,28 @@ GUARDS = (
         "    return False\n",
         ("tests/faults/test_points.py", "-k", "bury.after_reset"),
     ),
+    Guard(
+        "an agent looks for its host before it commits",
+        "I5",
+        "container/agent_runner/outbound.py",
+        "            host_lease.require()\n",
+        "",
+        ("tests/unit/runtimes/test_host_lease.py",),
+    ),
+    Guard(
+        "an agent of before a silence ends",
+        "I5",
+        "container/agent_runner/host_lease.py",
+        "        if self._since_ms > self._began_ms:\n",
+        "        if False:\n",
+        ("tests/unit/runtimes/test_host_lease.py",),
+    ),
+    Guard(
+        "no start is entered for a group that has moved",
+        "I5",
+        "nanotasks/wake/instances.py",
+        " != here.host_id:\n            raise",
+        " is None:\n            raise",
+        ("tests/unit/agents/test_moving.py",),
+    ),
 )

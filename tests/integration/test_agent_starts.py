@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from agent_runner.host_lease import EXIT_CODE
 from nanotasks.central import Database
+from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.runtimes import host_lease
 from nanotasks.runtimes.contract import Runtime
 from nanotasks.runtimes.docker import DockerRuntime
 from nanotasks.runtimes.docker_client import LABEL, remove
@@ -23,7 +28,7 @@ from nanotasks.session.inbound import open_inbound
 from nanotasks.session.layout import SessionFolder
 from nanotasks.session.rows import NewRow
 from nanotasks.testing import wait_for
-from nanotasks.wake import service
+from nanotasks.wake import instances, service
 from nanotasks.wake.due import announced
 from nanotasks.wake.here import Here, State
 from tests.scene import HOST, Stage
@@ -113,6 +118,38 @@ def test_the_next_agent_goes_on(home: Home, name: str) -> None:
     home.say("again", "m2")
     assert service.wake(home.here(name), home.session_id).state is State.STARTED
     home.answered(2, name)
+
+
+def test_an_agent_on_shared_storage_ends_with_its_hosts_lease(home: Home, name: str) -> None:
+    """It answers while its host is heard of, and ends by itself when it is not; nothing starts meanwhile."""
+    settings = replace(
+        home.stage.settings,
+        shared_dir=str(home.stage.settings.data_dir),
+        host_heartbeat_s=1.0,
+        host_timeout_s=6.0,
+        agent_lease_margin_s=2.0,
+    )
+    home.stage.settings = settings
+    here = home.here(name)
+    home.say("hello", "m1")
+    assert service.wake(here, home.session_id).state is State.FAILED
+    host_lease.renew(settings, host_lease.boot_ms())
+    _forget_the_failure(home)
+    began = time.monotonic()
+    assert service.wake(here, home.session_id).state is State.STARTED
+    home.answered(1, name)
+    wait_for(lambda: here.runtime.find(home.session_id) is None, 20, every_s=0.1, what="the end of the agent")
+    assert 3.0 <= time.monotonic() - began <= 7.0
+    live = instances.read(here, home.session_id)
+    assert live is not None and live.live is not None and live.live.fenced
+    ended = here.runtime.last_exit(home.session_id, live.live.id)
+    assert ended is not None and ended.code == EXIT_CODE
+    assert "host_lease_lost" in here.runtime.last_log(home.session_id)
+
+
+def _forget_the_failure(home: Home) -> None:
+    with home.stage.db.write() as session:
+        session.execute(update(AgentSession).values(wake_retry_at=None))
 
 
 def test_an_agent_cannot_spoil_its_next_start(home: Home, name: str) -> None:

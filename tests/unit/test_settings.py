@@ -44,6 +44,21 @@ def test_switches_of_the_tests_are_no_settings() -> None:
     load({"NANOTASKS_TEST_REQUIRE_DOCKER": "1"})
 
 
+def test_storage_is_shared_where_a_directory_is_named(tmp_path: Path) -> None:
+    """Sessions and workspaces are there, all else stays; its agents must bear that one sign of life is missing."""
+    here = {"NANOTASKS_DATA_DIR": str(tmp_path / "data"), "NANOTASKS_SHARED_DIR": str(tmp_path / "shared")}
+    settings = load(here)
+    assert (settings.storage, settings.files_dir) == ("shared", tmp_path / "shared")
+    assert settings.agent_lease_s == 20.0
+    local = load({"NANOTASKS_DATA_DIR": str(tmp_path / "data")})
+    assert (local.storage, local.files_dir) == ("local", tmp_path / "data")
+    with pytest.raises(ConfigError, match="would stop themselves after 8 s") as refused:
+        load({**here, "NANOTASKS_AGENT_LEASE_MARGIN_S": "20"})
+    assert "NANOTASKS_HOST_TIMEOUT_S" in str(refused.value.fix)
+    with pytest.raises(ConfigError, match="shared directory is too long"):
+        load({**here, "NANOTASKS_SHARED_DIR": "/" + "x" * 400})
+
+
 def test_a_child_gets_the_same_settings(tmp_path: Path) -> None:
     """The environment made from settings loads back to the same settings."""
     settings = load(

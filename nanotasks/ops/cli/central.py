@@ -20,6 +20,7 @@ from nanotasks.settings import Settings, settings
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from nanotasks.agents.moving import Moved
     from nanotasks.central import Database
     from nanotasks.central.sessions import AgentSession
 
@@ -75,6 +76,12 @@ def after_destinations(group_ids: Iterable[str]) -> None:
     config = settings()
     for failure in project_destinations(open_central(config), config, group_ids):
         say(failure)
+
+
+def after_moves(moves: Iterable[Moved]) -> None:
+    """Once these are committed, have the old host stop the agents of the groups and the new one start them."""
+    for signal in dict.fromkeys(signal for moved in moves for signal in moved.signals):
+        ring(*signal)
 
 
 def after_deleted_sessions(sessions: Iterable[AgentSession]) -> None:

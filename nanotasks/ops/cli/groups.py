@@ -9,7 +9,7 @@ import typer
 
 from nanotasks.domain.vocabulary import CLI_SCOPES
 from nanotasks.ops.cli.arguments import Cascade, GroupRef, choice, given, json_option, number_option, require_some
-from nanotasks.ops.cli.central import after_deleted_sessions, after_destinations, reading, writing
+from nanotasks.ops.cli.central import after_deleted_sessions, after_destinations, after_moves, reading, writing
 from nanotasks.ops.cli.output import show_list, show_one, show_result
 from nanotasks.ops.cli.root import App
 
@@ -155,11 +155,12 @@ def update_group(
     require_some(config | changes, "--name Andy or --model none")
     with writing() as tx:
         found = references.group(tx.session, group)
-        change_group(tx.session, found, changes)
+        moved = change_group(tx.session, found, changes)
         if config:
             change_config(tx.session, found, config)
         tx.audit("groups.update", found.id, config | changes)
         row = view(found, group_config(tx.session, found))
+    after_moves([moved] if moved else [])
     show_result(row, "id", f"Changed the agent group {row['folder']}.")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nanotasks.ops.cli.central import opened, reading, writing
+from nanotasks.ops.cli.central import after_moves, opened, reading, writing
 from nanotasks.ops.cli.output import is_json, say, show_list, show_one, show_result
 from nanotasks.ops.cli.root import App
 from nanotasks.settings import settings
@@ -50,7 +50,10 @@ def show_host(host: HostRef) -> None:
 
 @app.command("drain")
 def drain_host(host: HostRef, dry_run: DryRun = False) -> None:
-    """Place no new agent groups on a host. Those that live there stay and go on working."""
+    """Place no new agent groups on a host, and move those that live there to hosts with the same shared directory.
+
+    Where there is no such host, they stay and go on working.
+    """
     from nanotasks.ops import hosts
 
     if dry_run:
@@ -59,15 +62,22 @@ def drain_host(host: HostRef, dry_run: DryRun = False) -> None:
     else:
         with writing() as tx:
             plan = hosts.plan_drain(tx.session, host, _moment(tx.session))
-            hosts.drain(tx.session, host)
-            tx.audit("hosts.drain", host, {"from": "up"})
+            moves = hosts.drain(tx.session, host)
+            tx.audit("hosts.drain", host, {"from": "up", "moved": [moved.agent_group_id for moved in moves]})
+            plan |= {
+                "groups_moving": len(moves),
+                "groups_staying": plan["groups_staying"] + plan["groups_moving"] - len(moves),
+            }
+        after_moves(moves)
     row = {**plan, "dry_run": dry_run, "state": "up" if dry_run else "draining"}
     if is_json():
         show_one(row)
         return
-    would = "would stay" if dry_run else "stay"
+    would = "would " if dry_run else ""
     show_result(row, "id", f"No new agent groups {'would be' if dry_run else 'are'} placed on {host}.")
-    say(f"Its {plan['groups_staying']} agent groups {would} there, {plan['live_instances']} agents run.")
+    if plan["groups_moving"]:
+        say(f"{plan['groups_moving']} agent groups {would}move to other hosts; their agents are started anew there.")
+    say(f"{plan['groups_staying']} agent groups {would}stay there; {plan['live_instances']} agents run.")
     if not plan["others_up"]:
         say("No other host is up: new agent groups wait until one is.")
 

@@ -191,7 +191,7 @@ def _whole(session: Session, found: AgentSession) -> dict[str, Any]:
         select(Instance).where(Instance.session_id == found.id).order_by(Instance.started_at.desc()).limit(1)
     ).first()
     return view(session, found) | {
-        "folder": str(SessionFolder.of(settings().data_dir, found.agent_group_id, found.id).root),
+        "folder": str(SessionFolder.of(settings().files_dir, found.agent_group_id, found.id).root),
         "routes": by_state(InboundRoute.state, InboundRoute.session_id),
         "deliveries": by_state(Delivery.state, Delivery.session_id),
         "append_error": found.append_error,

@@ -44,7 +44,7 @@ def here(central: Database, tmp_path: Path) -> Iterator[Here]:
 
 
 def _facts(here: Here, session_id: str) -> SessionFacts:
-    found = instances.read(here.db, session_id)
+    found = instances.read(here, session_id)
     assert found is not None
     return found
 

@@ -66,7 +66,8 @@ def test_a_draining_host_gets_no_new_groups_and_keeps_its_own(family: Cli, two_h
     assert set(placed.values()) == {"a"}
     drained = family("hosts", "drain", "a", "--json").json
     assert drained == {
-        "id": "a", "groups_staying": 2, "live_instances": 0, "others_up": [], "dry_run": False, "state": "draining",
+        "id": "a", "groups_moving": 0, "groups_staying": 2, "live_instances": 0, "others_up": [], "dry_run": False,
+        "state": "draining",
     }  # fmt: skip
     with two_hosts.read() as session:
         assert set(session.scalars(select(AgentGroup.host_id))) == {"a"}
@@ -95,7 +96,7 @@ def test_undrain_calls_a_host_up_only_when_it_is_heard(family: Cli, two_hosts: D
             select(AuditEntry).where(AuditEntry.action.like("hosts.%")).order_by(AuditEntry.id)
         ).all()
         noted = [(one.action, one.target, json.loads(one.detail)) for one in written]
-    drained = ("hosts.drain", "a", {"from": "up"})
+    drained = ("hosts.drain", "a", {"from": "up", "moved": []})
     assert noted == [
         drained,
         ("hosts.undrain", "a", {"to": "up"}),

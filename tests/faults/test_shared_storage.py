@@ -1,0 +1,206 @@
+"""Two hosts that share their storage: one is lost, stopped or cut off, and the other goes on with its agents.
+
+The intervals are short here; what is promised for the true ones is in `test_recovery.py`. Promise I5 is what these
+are about: the agents of a host that nobody hears of have ended before others are started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from nanotasks.central.groups import AgentGroup
+from nanotasks.central.hosts import Host, Instance
+from nanotasks.owners import process_start_time
+from nanotasks.runtimes.select import runtime
+from nanotasks.testing import PostgresServer, wait_for
+from tests.installation import Installation, children, gone, installation, named, wait_until_gone
+
+pytestmark = [pytest.mark.faults, pytest.mark.postgres]
+
+QUICK = {
+    "host_heartbeat_s": "0.5",
+    "host_timeout_s": "4",
+    "agent_lease_margin_s": "1.5",
+    "sweep_signals_period_s": "0.5",
+    "sweep_due_period_s": "0.5",
+    "sweep_containers_period_s": "0.5",
+    "sweep_hosts_period_s": "0.5",
+    "resignal_after_s": "1",
+    "container_stop_grace_s": "1",
+}
+
+
+@dataclass
+class Pair:
+    """Host `a` has a worker, and the agent lives there; `b` has a worker, and the beat."""
+
+    a: Installation
+    b: Installation
+    worker: int
+
+    def say(self, number: int, text: str) -> None:
+        self.b.say([{"id": f"m{number}", "platform_id": "room", "sender_id": "ann", "text": text}])
+
+    def heard(self) -> list[str]:
+        path = Path(self.b.settings.file_dir) / "room.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [str(json.loads(line)["content"].get("text", "")) for line in lines]
+
+    def home(self) -> tuple[str | None, int]:
+        """Where the agent group lives, and its epoch."""
+        with self.b.central() as db, db.read() as session:
+            return tuple(session.execute(select(AgentGroup.host_id, AgentGroup.epoch)).one())
+
+    def starts(self) -> list[tuple[str, str | None]]:
+        """Every start of the agent: host, and how it ended."""
+        with self.b.central() as db, db.read() as session:
+            rows = session.execute(select(Instance.host_id, Instance.end_reason).order_by(Instance.started_at))
+            return [tuple(row) for row in rows]
+
+    def agent(self, host: Installation) -> list[int]:
+        """The processes of the agent on a host: its launcher and what it started."""
+        pids = [running.pid for running in runtime(host.settings).list() if running.pid is not None]
+        launchers = [int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in pids]
+        return [*launchers, *pids]
+
+    def processes(self) -> list[int]:
+        """Everything of host `a` but its agents."""
+        return [self.worker, *children(self.worker)]
+
+
+@pytest.fixture
+def pair(tmp_path: Path, postgres: PostgresServer, migrated_postgres: str, redis_url: str) -> Iterator[Pair]:
+    common = {
+        "redis_url": redis_url,
+        "database_url": postgres.create_database(migrated_postgres),
+        "shared_dir": str(tmp_path / "shared"),
+        "file_dir": str(tmp_path / "channel"),
+        **QUICK,
+    }
+    with (
+        installation(tmp_path / "a", host_id="a", **common) as a,
+        installation(tmp_path / "b", host_id="b", **common) as b,
+    ):
+        worker = a.start("worker")
+        b.start("worker")
+        b.start("beat")
+        for host in (a, b):
+            wait_for(lambda host=host: '"worker_ready"' in host.log("worker"), 30, what="a worker")  # type: ignore[misc]
+        b.apply(
+            groups=[{"folder": "andy", "name": "Andy", "host": "a"}],
+            chats=[{"chat": "file:room", "unknown_sender_policy": "public"}],
+            wirings=[{"chat": "file:room", "group": "andy", "engage_pattern": "."}],
+        )
+        made = Pair(a, b, worker.pid)
+        made.say(0, "echo first")
+        wait_for(lambda: made.heard() == ["first"], 30, what="the first answer")
+        assert made.starts() == [("a", None)]
+        yield made
+
+
+def test_the_agents_of_a_host_that_is_lost_go_on_elsewhere(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine is gone with everything on it: the same conversation goes on on the other one, the turn included."""
+    pair.say(1, "slow 2 second")
+    wait_for(lambda: _claims(pair) == 1, 10, what="the turn")
+    for pid in (*pair.processes(), *pair.agent(pair.a)):
+        os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    pair.say(2, "count")
+    wait_for(lambda: len(pair.heard()) == 3, 40, what="the answers of the other host")
+    with capsys.disabled():
+        taken = time.monotonic() - began - 2.0
+        sys.stdout.write(f"\na host is gone to its chats are answered by another (silence of 4 s): {taken:.1f} s\n")
+    # It counts the messages of this conversation, over both hosts.
+    assert pair.heard() == ["first", "second", "I have answered 2 messages in this conversation."]
+    assert pair.home() == ("b", 1)
+    assert pair.starts()[0] == ("a", "its host a is gone")
+    assert [host for host, _ in pair.starts()[1:]] == ["b"]
+
+
+def test_a_host_that_was_stopped_has_lost_its_agents(pair: Pair) -> None:
+    """A suspended machine comes back in the middle of a turn that another host has answered: it adds nothing."""
+    pair.say(1, "slow 2 second")
+    wait_for(lambda: _claims(pair) == 1, 10, what="the turn")
+    agent = pair.agent(pair.a)
+    frozen = [*pair.processes(), *agent]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: pair.heard() == ["first", "second"], 40, what="the answer of the other host")
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    wait_until_gone(agent)
+    wait_for(lambda: _state(pair, "a") == "up", 20, what="the return of the first host")
+    pair.say(2, "echo third")
+    wait_for(lambda: len(pair.heard()) == 3, 20, what="the next answer")
+    assert pair.heard() == ["first", "second", "third"]
+    assert pair.home() == ("b", 1)
+    assert runtime(pair.a.settings).list() == []
+    assert "host_lease_lost" in _agent_log(pair.a)
+
+
+def test_an_agent_ends_before_its_host_counts_as_gone(pair: Pair) -> None:
+    """Only the keeper is stopped, the agent and the workers live on: it has ended when the group moves."""
+    (_launcher, agent) = pair.agent(pair.a)
+    started = process_start_time(agent)
+    for pid in named(children(pair.worker), "keeper"):
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: pair.home() == ("b", 1) or gone(agent), 20, every_s=0.02, what="the end of the agent")
+    assert process_start_time(agent) != started
+    assert pair.home() == ("a", 0)
+    pair.say(1, "echo second")
+    wait_for(lambda: pair.heard() == ["first", "second"], 40, what="the answer of the other host")
+    for pid in named(children(pair.worker), "keeper"):
+        os.kill(pid, signal.SIGCONT)
+    assert pair.home() == ("b", 1)
+
+
+def test_an_operator_moves_a_group(pair: Pair) -> None:
+    """Its agent is stopped on the one host and started on the other, and what is said meanwhile is answered once."""
+    pair.b.run("groups", "update", "andy", "--host", "b")
+    pair.say(1, "count")
+    wait_for(lambda: len(pair.heard()) == 2, 20, what="the answer of the other host")
+    wait_for(lambda: runtime(pair.a.settings).list() == [], 10, what="no agent on the first host")
+    assert pair.home() == ("b", 1)
+    assert pair.heard() == ["first", "I have answered 1 messages in this conversation."]
+    assert pair.starts() == [("a", "stopped: the agent group lives on b"), ("b", None)]
+
+
+def test_a_host_that_drains_gives_its_groups_away(pair: Pair) -> None:
+    """As an operator empties a machine: all of them move, and nothing runs there any more."""
+    drained = json.loads(pair.b.run("hosts", "drain", "a", "--json").stdout)
+    assert (drained["groups_moving"], drained["groups_staying"]) == (1, 0)
+    pair.say(1, "echo second")
+    wait_for(lambda: pair.heard() == ["first", "second"], 20, what="the answer of the other host")
+    wait_for(lambda: runtime(pair.a.settings).list() == [], 10, what="no agent on the first host")
+    assert pair.home() == ("b", 1)
+    assert '"group.moved"' in pair.b.run("events", "--kind", "group", "--json").stdout
+
+
+def _claims(pair: Pair) -> int:
+    (outbound,) = Path(pair.a.settings.shared_dir).glob("sessions/*/*/workspace/outbound.db")
+    import sqlite3
+
+    connection = sqlite3.connect(f"file:{outbound}?mode=ro", uri=True)
+    try:
+        return int(connection.execute("SELECT count(*) FROM processing_ack WHERE status = 'processing'").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def _state(pair: Pair, host_id: str) -> str:
+    with pair.b.central() as db, db.read() as session:
+        return session.get_one(Host, host_id).state
+
+
+def _agent_log(host: Installation) -> str:
+    return "".join(path.read_text() for path in (host.settings.data_dir / "logs" / "agents").glob("*"))
