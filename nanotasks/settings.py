@@ -163,7 +163,9 @@ class Settings:
     worker_concurrency: int = _setting(2, "Children of one worker", least=1)
     canary_period_s: float = _setting(10.0, "Period of the task that a worker sends itself", unit="s", least=_BUSY_S)
     canary_silence_s: float = _setting(45.0, "Silence after which a worker counts as deaf and is restarted", unit="s")
-    supervise_restart_s: float = _setting(1.0, "Pause before `up` restarts a process that ended", unit="s")
+    supervise_restart_s: float = _setting(
+        1.0, "Pause before a process that ended is restarted; doubles up to 4 s while it ends within 5 s", unit="s"
+    )
     flower_host: str = _setting("127.0.0.1", "Address Flower listens on")
     flower_port: int = _setting(5555, "Port Flower listens on", least=1, most=_LAST_PORT)
     flower_user: str = _setting("", "User name for Flower; needed unless it listens on loopback")

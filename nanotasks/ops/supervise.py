@@ -29,9 +29,11 @@ from nanotasks.ops.process_name import name_process
 
 _log = logs.get("supervise")
 
-PAUSE_MAX_S = 30.0
+# One that ends at each start, which costs half a second of a core, must not be dear; and one that is killed again
+# and again must not be away for long.
+PAUSE_MAX_S = 4.0
 # A child that lived this long has recovered; its next end is answered with the shortest pause again.
-HEALTHY_S = 30.0
+HEALTHY_S = 5.0
 LOG_CAP_BYTES = 5 * 1024 * 1024
 _LOG_CHECK_S = 10.0
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
@@ -175,8 +177,7 @@ class Supervisor:
         child.pid = 0
         if self._stopping:
             return
-        child.failures = 0 if now - child.started > HEALTHY_S else child.failures + 1
-        pause = min(self._pause_s * 2 ** max(0, child.failures - 1), PAUSE_MAX_S)
+        child.failures, pause = after_an_end(child.failures, now - child.started, self._pause_s)
         child.start_at = now + pause
         _log.warning("process_ended", process=child.name, code=code, again_in_s=pause)
         if code == ConfigError.exit_code:
@@ -219,6 +220,13 @@ class Supervisor:
         self._logs_checked = now
         for path in self._log_dir.glob("*.log"):
             cap(path, LOG_CAP_BYTES)
+
+
+def after_an_end(failures: int, lived_s: float, pause_s: float) -> tuple[int, float]:
+    """How many times in a row a child has ended young now, and the pause before its next start in seconds."""
+    failures = 0 if lived_s > HEALTHY_S else failures + 1
+    # Not 2 to the power of a number without bound.
+    return failures, min(pause_s * 2 ** min(max(0, failures - 1), 16), PAUSE_MAX_S)
 
 
 def cap(path: Path, limit: int) -> None:

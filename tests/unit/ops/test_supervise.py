@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nanotasks.ops.lifeline import Lifeline
-from nanotasks.ops.supervise import Child, Stage, Supervisor, cap
+from nanotasks.ops.supervise import Child, Stage, Supervisor, after_an_end, cap
 from nanotasks.owners import process_start_time
 from nanotasks.testing import wait_for
 
@@ -69,6 +69,16 @@ def pids(directory: Path, name: str) -> list[int]:
 
 def gone(pid: int) -> bool:
     return process_start_time(pid) is None
+
+
+def test_pauses_grow_while_a_child_ends_young_and_stay_bearable() -> None:
+    """The fourth kill in a row is not punished with half a minute, and one that lived begins anew."""
+    failures, pauses = 0, []
+    for lived_s in (0.1, 2.0, 0.1, 4.0, 0.1, 6.0, 0.1):
+        failures, pause = after_an_end(failures, lived_s, 1.0)
+        pauses.append(pause)
+    assert pauses == [1.0, 2.0, 4.0, 4.0, 4.0, 1.0, 1.0]
+    assert after_an_end(10**9, 0.0, 1.0)[1] == 4.0
 
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
