@@ -103,6 +103,8 @@ def _run_cases(faults: list[plan.Case], seconds: float, rounds: int | None, seed
             if outcome.violations:
                 violated += 1
                 _say(f"{case.fault}, seed {number}:\n{lines(outcome.violations)}")
+            if len(outcomes) % len(faults) == 0:
+                _say(f"seed {number}: {len(outcomes)} cases so far, {violated} violations")
             if time.monotonic() > until:
                 break
     _say(
