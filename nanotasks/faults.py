@@ -78,6 +78,8 @@ POINTS = {
     "tick.after_claim": "a tick is claimed; its duty was not done",
     "sweep.after_mark": "what was found is marked as signalled; no signal was sent",
     "alarm.after_mark": "what is due on this host is marked as signalled; no signal was sent",
+    "lease.before_write": "a host's sign of life is committed; its agents on shared storage are not told",
+    "move.after_commit": "the agent groups of a host that is gone have moved; nobody was signalled",
     "central.begin": "a transaction of the central database is about to begin",
     "central.commit": "a transaction of the central database is about to be committed",
     "inbound.commit": "a transaction of an inbound.db is about to be committed",

@@ -21,7 +21,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nanotasks import logs, paths
+from nanotasks import faults, logs, paths
 from nanotasks.agents.moving import Moved, is_gone, lock_host, move_all
 from nanotasks.central import Database, rows_changed
 from nanotasks.central.changes import changed
@@ -45,6 +45,7 @@ def sign_of_life(db: Database, settings: Settings) -> None:
     began = host_lease.boot_ms()
     heartbeat(db, settings, paths.place(settings), paths.volume(settings))
     if settings.storage == "shared":
+        faults.point("lease.before_write")
         host_lease.renew(settings, began)
 
 
@@ -139,6 +140,8 @@ def take_over(db: Database, settings: Settings) -> list[Moved]:
             if host is not None and is_gone(host, db.now_ms(session), settings):
                 left = settings.sweep_batch - len(found)
                 found += move_all(session, host, "its host is gone", fenced=True, limit=left)
+    if found:
+        faults.point("move.after_commit")
     for one in found:
         _log.warning("group_taken_over", agent_group=one.agent_group_id, from_host=one.from_host, host=one.to_host)
     return found

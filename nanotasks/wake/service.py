@@ -104,8 +104,12 @@ def on_exit(here: Here, ended: Exit) -> list[Signal]:
 
 def _look(here: Here, session_id: str) -> Outcome:
     facts = instances.read(here, session_id)
-    if facts is None or not _is_ours(here, facts):
+    if facts is None:
         return Outcome(State.NOT_HERE)
+    home = _home_of(facts)
+    if home != here.host_id:
+        # It moved after the signal was sent.
+        return Outcome(State.NOT_HERE, [("wake", session_id, home)] if home is not None else [])
     try:
         if (
             _is_recorded_running(here, facts)
@@ -127,7 +131,7 @@ def _look(here: Here, session_id: str) -> Outcome:
 def _needs_a_look(here: Here, session_id: str) -> bool:
     """Whether something came, or ended, for which others were turned away from the mutex."""
     facts = instances.read(here, session_id)
-    if facts is None or not _is_ours(here, facts):
+    if facts is None or _home_of(facts) != here.host_id:
         return False
     if facts.live is None or facts.live_host_gone:
         return _should_run(here, facts) and facts.is_due(now_ms())
@@ -264,10 +268,10 @@ def _put_off(here: Here, session_id: str, why: str) -> Outcome:
     return Outcome(State.FAILED, start_failed(here, session_id, why))
 
 
-def _is_ours(here: Here, facts: SessionFacts) -> bool:
-    """Whether the session's agent, if it has one, else its agent group, is on this host."""
+def _home_of(facts: SessionFacts) -> str | None:
+    """The host that looks after the session: where its agent is, if it has one, else where its agent group lives."""
     live = None if facts.live_host_gone else facts.live
-    return (facts.host_id if live is None else live.host_id) == here.host_id
+    return facts.host_id if live is None else live.host_id
 
 
 def _is_recorded_running(here: Here, facts: SessionFacts) -> bool:

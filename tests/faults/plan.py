@@ -16,7 +16,9 @@ _BEFORE = {
 _WITH_CRASH = ("bury.", "exit.")
 # Reached by scheduled tasks only: `test_scheduled_tasks.py`.
 OF_SCHEDULE = "schedule."
-_POINTS = [point for point in POINTS if not point.startswith(OF_SCHEDULE)]
+# Reached on shared storage only: `test_shared_storage.py`.
+OF_SHARED_STORAGE = ("lease.", "move.")
+_POINTS = [point for point in POINTS if not point.startswith((OF_SCHEDULE, *OF_SHARED_STORAGE))]
 # Where an error is as likely as a death.
 _FAILING = ("central.begin", "central.commit", "inbound.commit", "append.before_commit", "turn.before_end")
 

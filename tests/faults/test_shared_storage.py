@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from sqlalchemy import select
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
 from nanotasks.owners import process_start_time
+from nanotasks.runtimes import host_lease
 from nanotasks.runtimes.select import runtime
 from nanotasks.testing import PostgresServer, wait_for
 from tests.installation import Installation, children, gone, installation, named, wait_until_gone
@@ -67,6 +69,12 @@ class Pair:
             rows = session.execute(select(Instance.host_id, Instance.end_reason).order_by(Instance.started_at))
             return [tuple(row) for row in rows]
 
+    def arm(self, host: Installation, fault: str) -> None:
+        """From now on this happens in the processes of a host."""
+        fresh = host.directory / "fault.new"
+        fresh.write_text(fault)
+        fresh.rename(host.directory / "fault")
+
     def agent(self, host: Installation) -> list[int]:
         """The processes of the agent on a host: its launcher and what it started."""
         pids = [running.pid for running in runtime(host.settings).list() if running.pid is not None]
@@ -91,6 +99,9 @@ def pair(tmp_path: Path, postgres: PostgresServer, migrated_postgres: str, redis
         installation(tmp_path / "a", host_id="a", **common) as a,
         installation(tmp_path / "b", host_id="b", **common) as b,
     ):
+        for host in (a, b):
+            tally = str(host.directory / "tally")
+            host.environment |= {"NANOTASKS_FAULT": f"@{host.directory / 'fault'}", "NANOTASKS_FAULT_TALLY": tally}
         worker = a.start("worker")
         b.start("worker")
         b.start("beat")
@@ -164,6 +175,31 @@ def test_an_agent_ends_before_its_host_counts_as_gone(pair: Pair) -> None:
     assert pair.home() == ("b", 1)
 
 
+def test_a_mover_that_dies_has_moved_the_group(pair: Pair) -> None:
+    """Killed before it signalled anybody: the sweeps of the new host find what is to be done."""
+    pair.arm(pair.b, "move.after_commit:1:kill9")
+    for pid in (*pair.processes(), *pair.agent(pair.a)):
+        os.kill(pid, signal.SIGKILL)
+    pair.say(1, "echo second")
+    wait_for(lambda: pair.heard() == ["first", "second"], 40, what="the answer of the other host")
+    assert "move.after_commit" in (pair.b.directory / "tally").read_text()
+    assert pair.home() == ("b", 1)
+
+
+def test_a_keeper_that_dies_before_it_tells_its_agents(pair: Pair) -> None:
+    """The next one tells them in time, and the agent lives on."""
+    (keeper,) = named(children(pair.worker), "keeper")
+    pair.arm(pair.a, "lease.before_write:1:kill9")
+    wait_until_gone([keeper])
+    pair.say(1, "echo second")
+    wait_for(lambda: pair.heard() == ["first", "second"], 20, what="the answer")
+    died = _last_sign(pair.a)
+    lease_ms = pair.a.settings.agent_lease_s * 1000
+    wait_for(lambda: _last_sign(pair.a) > died + 2 * lease_ms, 20, what="signs of life for two leases")
+    assert pair.starts() == [("a", None)]
+    assert pair.home() == ("a", 0)
+
+
 def test_an_operator_moves_a_group(pair: Pair) -> None:
     """Its agent is stopped on the one host and started on the other, and what is said meanwhile is answered once."""
     pair.b.run("groups", "update", "andy", "--host", "b")
@@ -186,10 +222,13 @@ def test_a_host_that_drains_gives_its_groups_away(pair: Pair) -> None:
     assert '"group.moved"' in pair.b.run("events", "--kind", "group", "--json").stdout
 
 
+def _last_sign(host: Installation) -> int:
+    """When the last sign of life began that agents were told of, in milliseconds since boot."""
+    return int((host_lease.folder(host.settings) / host_lease.NAME).read_text().split()[1])
+
+
 def _claims(pair: Pair) -> int:
     (outbound,) = Path(pair.a.settings.shared_dir).glob("sessions/*/*/workspace/outbound.db")
-    import sqlite3
-
     connection = sqlite3.connect(f"file:{outbound}?mode=ro", uri=True)
     try:
         return int(connection.execute("SELECT count(*) FROM processing_ack WHERE status = 'processing'").fetchone()[0])

@@ -19,8 +19,8 @@ from nanotasks.clock import now_ms
 from nanotasks.runtimes.process import ProcessRuntime
 from nanotasks.settings import Settings
 from nanotasks.sweep import hosts
-from nanotasks.wake import instances
-from nanotasks.wake.here import Here
+from nanotasks.wake import instances, service
+from nanotasks.wake.here import Here, State
 
 A = Settings(host_id="a", host_heartbeat_s=5.0, host_timeout_s=28.0)
 
@@ -181,6 +181,17 @@ def test_no_start_is_entered_for_a_group_that_has_moved(db: Database, tmp_path: 
     with pytest.raises(instances.GroupMovedError):
         instances.enter(here, facts, "i1", 1)
     assert instances.enter(host(db, tmp_path, "b"), facts, "i1", 1)
+
+
+def test_a_signal_that_came_to_the_old_host_is_passed_on(db: Database, tmp_path: Path) -> None:
+    """To the new one; and from there to the old one, while that has still an agent to stop."""
+    with db.write() as session:
+        moving.move(session, session.get_one(AgentGroup, "ag"), "b", "a test")
+    passed_on = service.wake(host(db, tmp_path, "a"), "s1")
+    assert (passed_on.state, passed_on.rings) == (State.NOT_HERE, [("wake", "s1", "b")])
+    runs(db)
+    passed_back = service.wake(host(db, tmp_path, "b"), "s1")
+    assert (passed_back.state, passed_back.rings) == (State.NOT_HERE, [("wake", "s1", "a")])
 
 
 def test_an_agent_that_is_recorded_on_another_host_is_found(db: Database, tmp_path: Path) -> None:
