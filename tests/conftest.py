@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from nanotasks.runtimes import base_image, image
 from nanotasks.runtimes.docker_client import inspect_image, new_client
 from nanotasks.settings import Settings
 from nanotasks.testing import PostgresServer, wait_for
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in the background of a shell; every process that a test starts and interrupts would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
