@@ -57,8 +57,18 @@ def place(settings: Settings) -> str:
 
 
 def volume(settings: Settings) -> str | None:
-    """The mark of the shared directory: hosts that read the same one have the same files. None on local storage."""
-    return _mark(settings.files_dir / "volume") if settings.shared_dir else None
+    """The mark of the shared directory: hosts that read the same one have the same files. None on local storage.
+
+    Raises `ConfigError` when the directory is not there: it is mounted or made by an operator.
+    """
+    if not settings.shared_dir:
+        return None
+    if not settings.files_dir.is_dir():
+        raise ConfigError(
+            f"The shared directory {settings.files_dir} is not there.",
+            fix="Mount it, or make it if it is new, before the workers start.",
+        )
+    return _mark(settings.files_dir / "volume")
 
 
 def _mark(path: Path) -> str:

@@ -139,12 +139,12 @@ def duties(config: Settings) -> list[Duty]:
 
 
 def beat_heart(config: Settings, stop: threading.Event) -> None:
-    """Write the host's sign of life once per period; where another place has taken the host over, end this worker."""
+    """Write the host's sign of life once per period; where it may not go on as this host, end this worker."""
     while True:
         try:
             hosts.sign_of_life(database(config), config)
-        except hosts.HostTakenError as error:
-            _log.error("host_taken", host=config.host_id, error=str(error))
+        except hosts.HostRefusedError as error:
+            _log.error("host_refused", host=config.host_id, error=str(error))
             os.kill(os.getppid(), signal.SIGTERM)
         if stop.wait(config.host_heartbeat_s):
             return

@@ -127,9 +127,8 @@ def prepare(config: Settings) -> Settings:
     from nanotasks.ops.host_identity import host_id_here, stranded
     from nanotasks.ops.redis_server import require_answer
     from nanotasks.ops.seed import seed
-    from nanotasks.paths import place
     from nanotasks.runtimes.select import decide
-    from nanotasks.sweep.hosts import heartbeat
+    from nanotasks.sweep.hosts import sign_of_life
 
     if config.redis_url:
         require_answer(config)
@@ -137,7 +136,7 @@ def prepare(config: Settings) -> Settings:
     try:
         upgrade(db)
         config = dataclasses.replace(config, host_id=host_id_here(db, config))
-        heartbeat(db, config, place(config))
+        sign_of_life(db, config)
         seed(db, config)
         if notice := stranded(db, config):
             say(notice)

@@ -25,6 +25,7 @@ from nanotasks import faults, logs, paths
 from nanotasks.agents.moving import Moved, is_gone, lock_host, move_all
 from nanotasks.central import Database, rows_changed
 from nanotasks.central.changes import changed
+from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
 from nanotasks.errors import ConflictError
 from nanotasks.runtimes import host_lease
@@ -33,8 +34,16 @@ from nanotasks.settings import Settings
 _log = logs.get("sweep")
 
 
-class HostTakenError(ConflictError):
+class HostRefusedError(ConflictError):
+    """This machine may not live as the host that it says it is."""
+
+
+class HostTakenError(HostRefusedError):
     """Another data directory lives under this host id."""
+
+
+class FilesMissingError(HostRefusedError):
+    """The agent groups of this host have their files in another directory than the one that it has before it."""
 
 
 def sign_of_life(db: Database, settings: Settings) -> None:
@@ -53,7 +62,8 @@ def heartbeat(db: Database, settings: Settings, place: str | None = None, volume
     """Write this host's sign of life, and its row when it has none yet.
 
     `place` is the mark of its data directory, `volume` the one of the directory that it shares with others. Raises
-    `HostTakenError` while another place gives signs of life under this id.
+    `HostTakenError` while another place gives signs of life under this id, `FilesMissingError` when agent groups live
+    on this host and their files were on another volume: a mount is missing, or a setting was changed.
     """
     with db.write() as session:
         now = db.now_ms(session)
@@ -63,7 +73,7 @@ def heartbeat(db: Database, settings: Settings, place: str | None = None, volume
             "capacity": settings.max_containers,
             "storage": settings.storage,
             "volume": volume,
-            **_moved_in(session, settings, place, now),
+            **_moved_in(session, settings, place, volume, now),
         }
         mine = update(Host).where(Host.id == settings.host_id)
         if rows_changed(session, mine.where(Host.state == "down").values(state="up")):
@@ -77,13 +87,15 @@ def heartbeat(db: Database, settings: Settings, place: str | None = None, volume
                 session.execute(mine.values(alive))
 
 
-def _moved_in(session: Session, settings: Settings, place: str | None, now: int) -> dict[str, Any]:
+def _moved_in(session: Session, settings: Settings, place: str | None, volume: str | None, now: int) -> dict[str, Any]:
     """What a heartbeat changes of the host's row where its place is new."""
     known = session.execute(
-        select(Host.place, Host.epoch, Host.state, Host.heartbeat_at)
+        select(Host.place, Host.epoch, Host.state, Host.heartbeat_at, Host.volume)
         .where(Host.id == settings.host_id)
         .with_for_update()
     ).one_or_none()
+    if known is not None and known.volume is not None and known.volume != volume:
+        _require_no_files(session, settings)
     if place is None or (known is not None and known.place == place):
         return {}
     if known is None:
@@ -97,6 +109,16 @@ def _moved_in(session: Session, settings: Settings, place: str | None, now: int)
             f" silent for {settings.host_timeout_s:g} s.",
         )
     return {"place": place, "epoch": known.epoch + 1}
+
+
+def _require_no_files(session: Session, settings: Settings) -> None:
+    left = select(AgentGroup.id).where(AgentGroup.host_id == settings.host_id).limit(1)
+    if session.scalars(left).first() is not None:
+        raise FilesMissingError(
+            f"{settings.files_dir} is not the directory where the agent groups of {settings.host_id} live.",
+            why="It lacks the mark of the shared directory that this host had: perhaps that is not mounted.",
+            fix="Mount it, or set NANOTASKS_SHARED_DIR to where it is. If it was copied, copy its file `volume` too.",
+        )
 
 
 def mark_stopped(db: Database, settings: Settings, place: str | None = None) -> None:

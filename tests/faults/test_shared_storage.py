@@ -95,6 +95,7 @@ def pair(tmp_path: Path, postgres: PostgresServer, migrated_postgres: str, redis
         "file_dir": str(tmp_path / "channel"),
         **QUICK,
     }
+    (tmp_path / "shared").mkdir()
     with (
         installation(tmp_path / "a", host_id="a", **common) as a,
         installation(tmp_path / "b", host_id="b", **common) as b,

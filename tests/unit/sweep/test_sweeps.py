@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.event import listen
 
 from nanotasks.central import Database
@@ -17,6 +19,7 @@ from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.errors import ConfigError
 from nanotasks.intake.media import delete_left_over
 from nanotasks.owners import Owner, boot_id, this_owner
 from nanotasks.settings import Settings
@@ -449,6 +452,25 @@ def test_one_host_id_is_one_data_directory(central: Database) -> None:
     hosts.heartbeat(central, CONFIG, "here")
     with central.read() as session:
         assert session.execute(select(Host.place, Host.epoch, Host.state)).all() == [("here", 3, "up")]
+
+
+def test_a_host_without_its_files_is_refused(central: Database, tmp_path: Path) -> None:
+    """Its groups' files are on shared storage that is not mounted now; agents would start with nothing."""
+    shared = replace(CONFIG, data_dir=tmp_path / "data", shared_dir=str(tmp_path / "shared"))
+    with pytest.raises(ConfigError, match="is not there"):
+        hosts.sign_of_life(central, shared)
+    (tmp_path / "shared").mkdir()
+    hosts.sign_of_life(central, shared)
+    with central.write() as session:
+        session.add(AgentGroup(id="here", name="g", folder="here", created_at=0, host_id="a"))
+    (tmp_path / "empty").mkdir()
+    for other in (replace(shared, shared_dir=str(tmp_path / "empty")), replace(shared, shared_dir="")):
+        with pytest.raises(hosts.FilesMissingError, match="not the directory where the agent groups of a live"):
+            hosts.sign_of_life(central, other)
+    hosts.sign_of_life(central, shared)
+    with central.write() as session:
+        session.execute(delete(AgentGroup).where(AgentGroup.id == "here"))
+    hosts.sign_of_life(central, replace(shared, shared_dir=str(tmp_path / "empty")))
 
 
 def test_a_draining_host_that_dies_is_found(central: Database) -> None:
