@@ -204,6 +204,9 @@ class Settings:
     inbound_backoff_s: float = _setting(5.0, "First pause after a crash; doubles each time", unit="s")
     wake_backoff_s: float = _setting(5.0, "First pause after a failed start; doubles each time", unit="s")
     wake_backoff_max_s: float = _setting(300.0, "Longest pause after a failed start", unit="s")
+    append_failing_told_s: float = _setting(
+        120.0, "Age of a message that cannot be passed to its agent at which its chat is told that it is kept", unit="s"
+    )
     wake_failures_told: int = _setting(
         5, "Failed starts in a row after which the chat is told that its message is kept"
     )

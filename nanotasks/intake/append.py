@@ -27,6 +27,7 @@ from nanotasks.central.engine import Database
 from nanotasks.central.events import InboundEvent, InboundRoute
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.deliver.kept import tell_waiting
 from nanotasks.domain.delivery import shorten
 from nanotasks.domain.timestamps import read_ms
 from nanotasks.errors import HostileFileError, NanotasksError, NotFoundError
@@ -37,8 +38,14 @@ from nanotasks.session.errors import SessionFileError
 from nanotasks.session.inbound import open_inbound
 from nanotasks.session.layout import SessionFolder
 from nanotasks.session.rows import NewRow
+from nanotasks.settings import Settings
 
 _log = logs.get("intake")
+
+KEPT = (
+    "Your message is kept, but it cannot be passed on to the assistant at the moment. It will be tried again; if this "
+    "lasts, the operator has to look into it."
+)
 
 BATCH = 500
 # Messages with attachments in one batch, each as large as the gateway takes one.
@@ -130,6 +137,16 @@ def append_session(db: Database, files_dir: Path, session_id: str) -> Appended:
             fix="Check that the disk has room and that the folder is writable.",
         ) from error
     return done
+
+
+def tell_of_failure(db: Database, config: Settings, session_id: str) -> bool:
+    """Tell the chats whose messages have waited for long that they are kept, each once; whether there were any.
+
+    Call it when an append has failed, and ring `deliver` for the session.
+    """
+    before = now_ms() - round(config.append_failing_told_s * 1000)
+    with db.write_core() as connection:
+        return tell_waiting(connection, session_id, KEPT, states=("pending",), before_ms=before)
 
 
 def _refuse(db: Database, session_id: str) -> Appended:

@@ -68,6 +68,8 @@ def _append(config: Settings, session_id: str) -> None:
     except NanotasksError as error:
         # Its routes stay pending, and the sweep finds them; the other sessions go on.
         _log.error("append_failed", session=session_id, error=str(error))
+        if append.tell_of_failure(database(config), config, session_id):
+            signals.ring("deliver", session_id, config.host_id)
         return
     if done.told:
         signals.ring("deliver", session_id, config.host_id)

@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import random
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
-
 from nanotasks import logs
-from nanotasks.central.base import in_states
 from nanotasks.central.changes import changed
-from nanotasks.central.events import InboundRoute
 from nanotasks.central.sessions import AgentSession
-from nanotasks.channels.contract import Address
 from nanotasks.clock import now_ms
-from nanotasks.deliver.host_messages import enter_host_message
+from nanotasks.deliver.kept import tell_waiting
 from nanotasks.domain.backoff import jittered
 from nanotasks.signals import task_at_work
 from nanotasks.wake.here import Here, Signal
@@ -61,29 +55,7 @@ def start_failed(here: Here, session_id: str, error: str) -> list[Signal]:
             "task": task_at_work(),
         }
         changed(session, "wake.failed", session_id, detail)
-        told = found.wake_failures >= config.wake_failures_told and _tell(session, session_id)
+        told = found.wake_failures >= config.wake_failures_told and tell_waiting(
+            session, session_id, KEPT, states=("pending", "appended")
+        )
     return [("deliver", session_id, here.host_id)] if told else []
-
-
-def _tell(session: Session, session_id: str) -> bool:
-    """Tell every place that waits. The key is its oldest message, so that each place is told once while that waits."""
-    places = session.execute(
-        select(
-            InboundRoute.reply_channel_type,
-            InboundRoute.reply_platform_id,
-            InboundRoute.reply_thread_id,
-            func.min(InboundRoute.id),
-        )
-        .where(
-            InboundRoute.session_id == session_id,
-            in_states("inbound_routes", "pending", "appended"),
-            InboundRoute.trigger == 1,
-            InboundRoute.reply_channel_type.is_not(None),
-            InboundRoute.reply_platform_id.is_not(None),
-        )
-        .group_by(InboundRoute.reply_channel_type, InboundRoute.reply_platform_id, InboundRoute.reply_thread_id)
-    ).all()
-    for channel_type, platform_id, thread_id, oldest in places:
-        address = Address(str(channel_type), str(platform_id), thread_id)
-        enter_host_message(session, session_id, f"kept-{oldest}", address, KEPT)
-    return bool(places)

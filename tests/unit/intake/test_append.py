@@ -20,7 +20,7 @@ from nanotasks.central.events import Drop, InboundEvent, InboundRoute, MediaBlob
 from nanotasks.central.sessions import AgentSession
 from nanotasks.errors import ConfigError, NotFoundError
 from nanotasks.intake import append, tasks
-from nanotasks.intake.append import Appended, append_session
+from nanotasks.intake.append import Appended, append_session, tell_of_failure
 from nanotasks.intake.closed import CLOSED
 from nanotasks.intake.operator import ask_again
 from nanotasks.session.errors import SessionFileError
@@ -227,6 +227,27 @@ def test_a_poisonous_session_holds_up_nobody_else(small_house: House) -> None:
     append_session(house.db, house.data_dir, andy.id)
     assert house.texts(andy) == ["first", "second"]
     assert next(one for one in house.sessions() if one.id == andy.id).append_error is None
+
+
+def test_a_chat_is_told_once_that_its_message_is_kept(small_house: House) -> None:
+    """When it has waited for long before files that cannot be used; not at the first failure."""
+    house = small_house.furnish()
+    first = house.say("hello")
+    house.route()
+    (session,) = house.sessions()
+    assert tell_of_failure(house.db, house.settings, session.id) is False
+    with house.db.write() as db:
+        db.execute(update(InboundRoute).values(created_at=InboundRoute.created_at - 120_000))
+    for _ in range(2):
+        assert tell_of_failure(house.db, house.settings, session.id) is True
+    house.say("another")
+    house.route()
+    tell_of_failure(house.db, house.settings, session.id)
+    with house.db.read() as db:
+        (told,) = db.scalars(select(Delivery)).all()
+    assert (told.platform_id, told.message_out_id) == ("family", f"host-kept-{house.routes()[0].id}")
+    assert "Your message is kept" in told.content
+    assert first == house.routes()[0].event_id
 
 
 def test_a_folder_that_cannot_be_made(small_house: House) -> None:
