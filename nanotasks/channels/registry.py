@@ -67,6 +67,11 @@ def _installed() -> dict[str, Adapter]:
     return found
 
 
+def names() -> set[str]:
+    """The types of all known channels, without loading any of them."""
+    return {*_BUILT_IN, *_adapters, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))}
+
+
 def find(channel_type: str) -> Adapter | None:
     """The adapter of a channel type, or None when this installation does not know it."""
     return adapters().get(channel_type)

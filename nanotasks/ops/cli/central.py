@@ -78,6 +78,19 @@ def after_destinations(group_ids: Iterable[str]) -> None:
         say(failure)
 
 
+def after_chats(places: Iterable[str]) -> None:
+    """Once these chats are committed (`channel:platform id` each), say which channels nobody serves here."""
+    from nanotasks.channels import registry
+    from nanotasks.ops.suggest import did_you_mean
+
+    known = registry.names()
+    for channel in sorted({place.partition(":")[0] for place in places} - known):
+        say(
+            f"No channel {channel} is installed here: nothing comes from there, and what is sent there is tried again"
+            f" for hours and then given up. {did_you_mean(channel, sorted(known))}"
+        )
+
+
 def after_moves(moves: Iterable[Moved]) -> None:
     """Once these are committed, have the old host stop the agents of the groups and the new one start them."""
     for signal in dict.fromkeys(signal for moved in moves for signal in moved.signals):

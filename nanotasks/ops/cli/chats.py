@@ -8,7 +8,7 @@ import typer
 
 from nanotasks.domain.vocabulary import UNKNOWN_SENDER_POLICIES
 from nanotasks.ops.cli.arguments import Cascade, ChatRef, choice, given, require_some
-from nanotasks.ops.cli.central import after_deleted_sessions, after_destinations, reading, writing
+from nanotasks.ops.cli.central import after_chats, after_deleted_sessions, after_destinations, reading, writing
 from nanotasks.ops.cli.output import show_list, show_one, show_result
 from nanotasks.ops.cli.root import App
 
@@ -84,6 +84,7 @@ def create_chat(
         chat = create(tx.session, channel_type, platform_id, **fields)
         tx.audit("chats.create", chat.id, {"chat": place, **fields})
         row = view(chat)
+    after_chats([place])
     show_result(row, "id", f"Registered the chat {row['chat']}.")
 
 

@@ -298,6 +298,19 @@ def test_a_second_group_of_a_name_says_that_it_was_taken(cli: Cli) -> None:
     assert "Made the agent group bob-2. The folder bob was taken." in cli("groups", "create", "bob").err
 
 
+def test_a_channel_that_nobody_serves_is_said(family: Cli, tmp_path: Path) -> None:
+    """The chat is registered, since its channel may be installed later; a slip of the pen is seen at once."""
+    made = family("chats", "create", "webhok:home")
+    assert made.code == 0
+    assert "No channel webhok is installed here" in made.err
+    assert "Did you mean webhook?" in made.err
+    assert "No channel" not in family("chats", "create", "webhook:home").err
+    state = tmp_path / "state.yaml"
+    state.write_text("chats: [{chat: 'telegram:1'}, {chat: 'telegram:2'}, {chat: 'file:x'}]")
+    assert family("apply", "-f", str(state)).err.count("No channel") == 1
+    assert "No channel" not in family("apply", "-f", str(state)).err
+
+
 def test_a_group_with_sessions_stays_on_its_host(family: Cli, central_here: Database) -> None:
     """Its files are there: a move without them is refused, and says what to do; without sessions it may move."""
     with central_here.write() as session:
