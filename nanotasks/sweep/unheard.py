@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session
 
 from nanotasks import logs
+from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
@@ -30,17 +32,33 @@ from nanotasks.wake.here import Here
 
 log = logs.get(__name__)
 
+# Longer than it takes from the last moment of a host to the first sweep of the one that took its groups over.
+MOVED_LATELY_MS = 600_000
+
 
 def unheard(here: Here, since_ms: int) -> Iterator[str]:
-    """The sessions whose agents live on this host, or ended since then, and left something to deliver or to settle."""
+    """The sessions whose agents live on this host, or ended since then, and left something to deliver or to settle.
+
+    Of groups that moved here also those whose agents ended elsewhere: their host may have died before it had a look.
+    """
+    ended_here = Instance.host_id == here.host_id, or_(Instance.ended_at.is_(None), Instance.ended_at >= since_ms)
     with here.db.read() as session:
-        found = session.scalars(
-            select(AgentSession)
-            .join(Instance, Instance.session_id == AgentSession.id)
-            .where(Instance.host_id == here.host_id, or_(Instance.ended_at.is_(None), Instance.ended_at >= since_ms))
-            .distinct()
-        ).all()
-    return (one.id for one in found if _is_unheard(here, one))
+        found = _homed(session, here, *ended_here)
+        if here.settings.storage == "shared":
+            before_the_move = Instance.ended_at >= since_ms - MOVED_LATELY_MS
+            found |= _homed(session, here, Instance.host_id != here.host_id, before_the_move)
+    return (one.id for one in found.values() if _is_unheard(here, one))
+
+
+def _homed(session: Session, here: Here, *conditions: ColumnElement[bool]) -> dict[str, AgentSession]:
+    """The sessions of groups that live here, with such instances."""
+    sessions = (
+        select(AgentSession)
+        .join(Instance, Instance.session_id == AgentSession.id)
+        .join(AgentGroup, AgentGroup.id == AgentSession.agent_group_id)
+        .where(AgentGroup.host_id == here.host_id, *conditions)
+    )
+    return {one.id: one for one in session.scalars(sessions)}
 
 
 def _is_unheard(here: Here, session: AgentSession) -> bool:
