@@ -170,6 +170,12 @@ def _change_host(session: Session, group: AgentGroup, host_id: str | None) -> Mo
     taking = session.get(Host, host_id) if host_id is not None else None
     moved = None
     if taking is not None and taking.volume is not None and taking.volume == leaving.volume:
+        if taking.state == "down":
+            raise ConflictError(
+                f"{group.folder} cannot move to {taking.id}, which is down.",
+                why="Its agents would not be started there.",
+                fix="Start its worker first, or choose another host.",
+            )
         moved = move(session, group, taking.id, "an operator moved it")
     if moved is None:
         raise ConflictError(

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from nanotasks.agents.chats import change_chat, create_chat
 from nanotasks.agents.destinations import change_destination, create_destination
 from nanotasks.agents.groups import change_config, change_group, create_group
+from nanotasks.agents.moving import Moved
 from nanotasks.agents.wirings import change_wiring, create_wiring
 from nanotasks.central.chats import Chat, Wiring
 from nanotasks.central.destinations import Destination
@@ -41,11 +42,12 @@ class Change:
 
 @dataclass
 class Plan:
-    """What was changed, what was as it should be, and whose destinations are other than before."""
+    """What was changed, what was as it should be, whose destinations are other than before, and which groups moved."""
 
     changes: list[Change] = field(default_factory=list)
     unchanged: int = 0
     reprojected: set[str] = field(default_factory=set)
+    moves: list[Moved] = field(default_factory=list)
 
 
 class UnknownError(InvalidError):
@@ -119,7 +121,7 @@ def _refused(mistakes: list[_Mistake]) -> InvalidError:
 _Step: TypeAlias = tuple[str, dict[str, Any]] | None
 
 
-def _group(session: Session, entry: Entry, _plan: Plan) -> _Step:
+def _group(session: Session, entry: Entry, plan: Plan) -> _Step:
     folder = str(entry.key[0])
     found = session.scalars(select(AgentGroup).where(AgentGroup.folder == folder)).one_or_none()
     config = entry.fields.get("config", {})
@@ -134,7 +136,9 @@ def _group(session: Session, entry: Entry, _plan: Plan) -> _Step:
         {{"host": "host_id"}.get(name, name): value for name, value in entry.fields.items() if name != "config"},
     )
     inner = _differences(config_of(session, found), config)
-    change_group(session, found, _new(own))
+    moved = change_group(session, found, _new(own))
+    if moved is not None:
+        plan.moves.append(moved)
     if inner:
         change_config(session, found, _new(inner))
     return _updated(own | {f"config.{name}": pair for name, pair in inner.items()})

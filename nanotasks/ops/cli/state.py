@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nanotasks.errors import NotFoundError
-from nanotasks.ops.cli.central import after_chats, after_destinations, reading, writing
+from nanotasks.ops.cli.central import after_chats, after_destinations, after_moves, reading, writing
 from nanotasks.ops.cli.output import is_json, say, show_json, show_text
 from nanotasks.ops.cli.root import Command
 
@@ -47,6 +47,7 @@ def apply_state(
             tx.session.rollback()
     if not dry_run:
         after_destinations(sorted(plan.reprojected))
+        after_moves(plan.moves)
         after_chats(change.key for change in plan.changes if (change.noun, change.action) == ("chats", "create"))
     _print(plan, dry_run)
 

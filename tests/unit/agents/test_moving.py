@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from nanotasks.agents import moving
+from nanotasks.agents.groups import change_group
 from nanotasks.central import Database
 from nanotasks.central.changes import StateChange
 from nanotasks.central.deliveries import Delivery
@@ -16,6 +17,7 @@ from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_ms
+from nanotasks.errors import ConflictError
 from nanotasks.runtimes.process import ProcessRuntime
 from nanotasks.settings import Settings
 from nanotasks.sweep import hosts
@@ -168,6 +170,28 @@ def test_a_group_moves_once(db: Database) -> None:
     for wanted in (True, False):
         with db.write() as session:
             assert (moving.move(session, seen, "b", "a test") is not None) is wanted
+    assert home(db) == ("b", 1)
+
+
+def test_an_operator_moves_a_group_where_its_files_are(db: Database) -> None:
+    """And where somebody works; what follows is to be signalled. Elsewhere it is refused, and says why."""
+    runs(db)
+    for host_id, said in (("c", "Its sessions are files on that host"), (None, "Its sessions are files on that host")):
+        with pytest.raises(ConflictError, match="cannot move away from a") as refused, db.write() as session:
+            change_group(session, session.get_one(AgentGroup, "ag"), {"host_id": host_id})
+        assert said in str(refused.value.why)
+    with db.write() as session:
+        session.execute(update(Host).where(Host.id == "b").values(state="down"))
+    with pytest.raises(ConflictError, match="which is down"), db.write() as session:
+        change_group(session, session.get_one(AgentGroup, "ag"), {"host_id": "b"})
+    assert home(db) == ("a", 0)
+    with db.write() as session:
+        session.execute(update(Host).where(Host.id == "b").values(state="up"))
+        group = session.get_one(AgentGroup, "ag")
+        moved = change_group(session, group, {"host_id": "b", "name": "Andrea"})
+        assert (group.host_id, group.epoch, group.name) == ("b", 1, "Andrea")
+    assert moved is not None
+    assert moved.signals[0] == ("wake", "s1", "a")
     assert home(db) == ("b", 1)
 
 
