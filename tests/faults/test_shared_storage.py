@@ -74,6 +74,8 @@ class Pair:
         fresh = host.directory / "fault.new"
         fresh.write_text(fault)
         fresh.rename(host.directory / "fault")
+        # Hits are counted from here: the next one is the first.
+        (host.directory / "tally").unlink(missing_ok=True)
 
     def agent(self, host: Installation) -> list[int]:
         """The processes of the agent on a host: its launcher and what it started."""
