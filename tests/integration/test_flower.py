@@ -100,15 +100,15 @@ def test_a_refused_reply_is_followed_from_flower_to_its_row_and_back(tmp_path: P
         wait_for(lambda: httpx_ok(here), 30, what="Flower answers")
         here.start("worker")
         wait_for(lambda: '"worker_ready"' in here.log("worker"), 30, what="the worker")
-        here.say(
-            [
-                {"id": f"m-{chat}", "channel_type": "webhook", "platform_id": chat, "sender_id": "ann", "text": text}
-                for chat, text in (("slow", "echo first"), ("barred", "echo second"))
-            ]
-        )
 
         def listed(*words: str) -> list[dict[str, Any]]:
             return list(json.loads(here.run(*words, "--json").stdout))
+
+        # One after the other: a task that delivers may serve several sessions, and would be the first attempt of both.
+        for number, (chat, text) in enumerate((("slow", "echo first"), ("barred", "echo second")), 1):
+            sent = {"id": f"m-{chat}", "channel_type": "webhook", "platform_id": chat, "sender_id": "ann", "text": text}
+            here.say([sent])
+            wait_for(lambda number=number: len(listed("retry", "list")) == number, 20, what=f"the refusal of {text}")  # type: ignore[misc]
 
         def shown(name: str) -> dict[str, Any]:
             return dict(json.loads(here.run("retry", "show", name, "--json").stdout))
