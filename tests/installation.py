@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from nanotasks.central import Database
+from nanotasks.channels import file as channel_file
 from nanotasks.owners import process_start_time
 from nanotasks.runtimes.select import runtime
 from nanotasks.settings import Settings, load
@@ -91,7 +92,7 @@ class Installation:
 
     def heard(self, chat: str) -> list[str]:
         """The texts that were delivered to a chat of the file channel, in order."""
-        path = self.settings.data_dir / "channels" / "file" / f"{chat}.jsonl"
+        path = channel_file.directory(self.settings) / f"{chat}.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [str(json.loads(line)["content"].get("text", "")) for line in lines]
 

@@ -17,7 +17,7 @@ from nanotasks.central.deliveries import Delivery, DeliveryAttempt
 from nanotasks.central.destinations import Destination
 from nanotasks.central.events import InboundEvent, InboundRoute
 from nanotasks.central.groups import AgentGroup
-from nanotasks.central.hosts import Host
+from nanotasks.central.hosts import Host, Instance
 from nanotasks.central.sessions import AgentSession
 from nanotasks.clock import now_iso, now_ms
 from nanotasks.session import SessionFolder
@@ -106,6 +106,22 @@ class Stage:
         folder = SessionFolder.of(self.settings.data_dir, agent_id, f"sess-{name}")
         folder.create()
         return Speaker(self, f"sess-{name}", agent_id, folder)
+
+    def agent_ran(self, speaker: Speaker, *, host_id: str = HOST, ended_ago_ms: int | None = None) -> None:
+        """An agent of this session is recorded on a host; it lives, or it ended so long ago."""
+        with self.db.write() as session:
+            session.add(
+                Instance(
+                    id=f"inst-{speaker.id}",
+                    session_id=speaker.id,
+                    agent_group_id=speaker.agent_id,
+                    host_id=host_id,
+                    runtime="process",
+                    epoch=1,
+                    started_at=now_ms() - 3_600_000,
+                    ended_at=None if ended_ago_ms is None else now_ms() - ended_ago_ms,
+                )
+            )
 
     def deliveries(self, session_id: str | None = None) -> list[Delivery]:
         """The ledger, in seq order."""

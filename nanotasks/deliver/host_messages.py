@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from nanotasks.central.base import in_states
 from nanotasks.central.deliveries import OPEN_STATES, Delivery
-from nanotasks.central.engine import insert_missing
+from nanotasks.central.engine import insert_missing, rows_changed
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.sessions import AgentSession
 from nanotasks.channels.contract import Address
@@ -22,10 +22,11 @@ from nanotasks.ids import new_id
 PREFIX = "host-"
 
 
-def enter_host_message(session: Session | Connection, session_id: str, key: str, address: Address, text: str) -> None:
+def enter_host_message(session: Session | Connection, session_id: str, key: str, address: Address, text: str) -> bool:
     """Enter a message from the host, in the caller's transaction; the same key of one session is one message.
 
-    Ring `deliver` for the session after the commit. The message stands behind what the session has said so far.
+    Returns whether it is new; then ring `deliver` for the session after the commit. The message stands behind what the
+    session has said so far.
     """
     facts = session.execute(
         select(AgentSession.agent_group_id, AgentGroup.host_id)
@@ -37,7 +38,8 @@ def enter_host_message(session: Session | Connection, session_id: str, key: str,
         select(func.max(Delivery.seq)).where(Delivery.lane == lane, in_states("deliveries", *OPEN_STATES))
     )
     now = now_ms()
-    session.execute(
+    entered = rows_changed(
+        session,
         insert_missing(session, Delivery),
         {
             "id": new_id("dlv"),
@@ -56,6 +58,7 @@ def enter_host_message(session: Session | Connection, session_id: str, key: str,
             "created_at": now,
         },
     )
+    return entered == 1
 
 
 def is_from_host(message_out_id: str) -> bool:

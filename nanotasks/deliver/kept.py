@@ -19,7 +19,7 @@ _route = table_of(InboundRoute).c
 def tell_waiting(
     session: Session | Connection, session_id: str, text: str, *, states: tuple[str, ...], before_ms: int | None = None
 ) -> bool:
-    """Tell every place that waits for this session, in the caller's transaction; whether there was one.
+    """Tell every place that waits for this session, in the caller's transaction; whether one was told just now.
 
     `states` are those of the routes that count, `before_ms` leaves out what came later. The key is a place's oldest
     message, so that each place is told once while that waits. Ring `deliver` for the session after the commit.
@@ -38,7 +38,10 @@ def tell_waiting(
     places = session.execute(
         waiting.group_by(_route.reply_channel_type, _route.reply_platform_id, _route.reply_thread_id)
     ).all()
-    for channel_type, platform_id, thread_id, oldest in places:
-        address = Address(str(channel_type), str(platform_id), thread_id)
-        enter_host_message(session, session_id, f"kept-{oldest}", address, text)
-    return bool(places)
+    told = [
+        enter_host_message(
+            session, session_id, f"kept-{oldest}", Address(str(channel_type), str(platform_id), thread_id), text
+        )
+        for channel_type, platform_id, thread_id, oldest in places
+    ]
+    return any(told)

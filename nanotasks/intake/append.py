@@ -140,9 +140,9 @@ def append_session(db: Database, files_dir: Path, session_id: str) -> Appended:
 
 
 def tell_of_failure(db: Database, config: Settings, session_id: str) -> bool:
-    """Tell the chats whose messages have waited for long that they are kept, each once; whether there were any.
+    """Tell the chats whose messages have waited for long that they are kept, each once; whether one was told just now.
 
-    Call it when an append has failed, and ring `deliver` for the session.
+    Call it when an append has failed, and ring `deliver` for the session if so.
     """
     before = now_ms() - round(config.append_failing_told_s * 1000)
     with db.write_core() as connection:

@@ -11,6 +11,9 @@ A place that was silent for `host_timeout_s`, or whose workers were stopped, may
     (no row) ──▶ place A, epoch 1 ──A stops, or is silent──▶ place B, epoch 2 ──▶ …
                       │ ▲
                       └─┘ A's heartbeats. One of B meanwhile is refused; one of A afterwards, too: its worker ends
+
+Where a host shares a directory with others, the files of its agents are in there, and its mark, the *volume*, takes
+part: a host with agents is refused while another directory is before it, as when nothing is mounted.
 """
 
 from __future__ import annotations
@@ -21,8 +24,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nanotasks import faults, logs, paths
-from nanotasks.agents.moving import Moved, is_gone, lock_host, move_all
+from nanotasks import faults, paths
 from nanotasks.central import Database, rows_changed
 from nanotasks.central.changes import changed
 from nanotasks.central.groups import AgentGroup
@@ -30,8 +32,6 @@ from nanotasks.central.hosts import Host
 from nanotasks.errors import ConflictError
 from nanotasks.runtimes import host_lease
 from nanotasks.settings import Settings
-
-_log = logs.get("sweep")
 
 
 class HostRefusedError(ConflictError):
@@ -146,27 +146,6 @@ def mark_silent(db: Database, settings: Settings) -> list[str]:
             changed(session, "host.down", host_id, {"reason": "silent"})
         gone = or_(Host.state == "down", and_(Host.state == "draining", Host.heartbeat_at < silent))
         return list(session.scalars(select(Host.id).where(gone).order_by(Host.id)))
-
-
-def take_over(db: Database, settings: Settings) -> list[Moved]:
-    """Move the agent groups of hosts that are gone to others with the same files, as many as one sweep may."""
-    with db.read() as session:
-        now = db.now_ms(session)
-        silent = select(Host).where(Host.silent_at.is_not(None), Host.volume.is_not(None)).order_by(Host.id)
-        gone = [host.id for host in session.scalars(silent) if is_gone(host, now, settings)]
-    found: list[Moved] = []
-    for host_id in gone:
-        with db.write() as session:
-            host = lock_host(session, host_id)
-            # It may have come back since it was found.
-            if host is not None and is_gone(host, db.now_ms(session), settings):
-                left = settings.sweep_batch - len(found)
-                found += move_all(session, host, "its host is gone", fenced=True, limit=left)
-    if found:
-        faults.point("move.after_commit")
-    for one in found:
-        _log.warning("group_taken_over", agent_group=one.agent_group_id, from_host=one.from_host, host=one.to_host)
-    return found
 
 
 def hosts_at_work(db: Database) -> list[str]:

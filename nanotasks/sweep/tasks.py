@@ -10,7 +10,7 @@ from nanotasks.central import Database, database, figures, leases
 from nanotasks.intake import media
 from nanotasks.intake.placement import place_waiting
 from nanotasks.settings import settings
-from nanotasks.sweep import containers, due, hosts, lost, ticks
+from nanotasks.sweep import containers, due, hosts, lost, takeover, ticks
 from nanotasks.wake.local import this_host
 from nanotasks.watch.fold import fold
 
@@ -52,7 +52,7 @@ def sweep_hosts(*_later: object) -> None:
         leases.free_of_hosts(db, down)
         for host_id in down:
             signals.forget_host(host_id)
-        _ring([ring for moved in hosts.take_over(db, config) for ring in moved.signals])
+        _ring([ring for moved in takeover.take_over(db, config) for ring in moved.signals])
         with db.write_core() as connection:
             place_waiting(connection, config.sweep_batch)
             before = db.now_ms(connection) - round(config.media_keep_h * 3_600_000)

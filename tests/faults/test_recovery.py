@@ -16,6 +16,7 @@ from nanotasks.central import leases
 from nanotasks.central.hosts import Host
 from nanotasks.central.leases import Lease
 from nanotasks.owners import Owner
+from nanotasks.runtimes.select import runtime
 from nanotasks.testing import PostgresServer, wait_for
 from tests.installation import Installation, installation
 
@@ -57,33 +58,55 @@ def test_work_goes_on_after_a_kill(here: Installation, capsys: pytest.CaptureFix
 
 
 @pytest.mark.postgres
-def test_the_leases_of_a_host_that_is_gone_are_free(
+def test_a_host_that_is_gone(
     tmp_path: Path, postgres: PostgresServer, migrated_postgres: str, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of it says so; its silence does, within 35 s."""
-    shared = {"redis_url": redis_url, "database_url": postgres.create_database(migrated_postgres)}
+    """Nothing of it says so; its silence does. Its leases are free, and its agents go on where their files are too."""
+    (tmp_path / "shared").mkdir()
+    common = {
+        "redis_url": redis_url,
+        "database_url": postgres.create_database(migrated_postgres),
+        "shared_dir": str(tmp_path / "shared"),
+        "file_dir": str(tmp_path / "channel"),
+    }
     with (
-        installation(tmp_path / "a", host_id="gone", **shared) as gone,
-        installation(tmp_path / "b", host_id="left", **shared) as left,
+        installation(tmp_path / "a", host_id="gone", **common) as gone,
+        installation(tmp_path / "b", host_id="left", **common) as left,
+        left.central() as db,
     ):
         worker = gone.start("worker")
         left.start("worker")
         left.start("beat")
         for host in (gone, left):
             wait_for(lambda host=host: '"worker_ready"' in host.log("worker"), 30, what="a worker")  # type: ignore[misc]
-        with left.central() as db:
-            assert leases.claim(db, "session:s1", Owner("gone", "another machine", 1, 1), 600)
-            os.killpg(worker.pid, signal.SIGKILL)
-            began = time.monotonic()
+        left.apply(
+            groups=[{"folder": "andy", "name": "Andy", "host": "gone"}],
+            chats=[{"chat": "file:room", "unknown_sender_policy": "public"}],
+            wirings=[{"chat": "file:room", "group": "andy", "engage_pattern": "."}],
+        )
+        left.say([{"id": "m1", "platform_id": "room", "sender_id": "ann", "text": "echo first"}])
+        wait_for(lambda: left.heard("room") == ["first"], 30, what="the first answer")
+        assert leases.claim(db, "session:s1", Owner("gone", "another machine", 1, 1), 600)
 
-            def is_free() -> bool:
-                with db.read() as session:
-                    return session.scalars(select(Lease.owner).where(Lease.name == "session:s1")).one() is None
-
-            wait_for(is_free, 60, every_s=0.1, what="its lease is free")
-            taken = time.monotonic() - began
+        def is_free() -> bool:
             with db.read() as session:
-                assert session.get_one(Host, "gone").state == "down"
+                return session.scalars(select(Lease.owner).where(Lease.name == "session:s1")).one() is None
+
+        # Its agent lives on, and has to end by itself.
+        os.killpg(worker.pid, signal.SIGKILL)
+        began = time.monotonic()
+        left.say([{"id": "m2", "platform_id": "room", "sender_id": "ann", "text": "echo second"}])
+        wait_for(is_free, 60, every_s=0.1, what="its lease is free")
+        freed = time.monotonic() - began
+        with db.read() as session:
+            assert session.get_one(Host, "gone").state == "down"
+        wait_for(lambda: runtime(gone.settings).list() == [], 10, what="the end of its agent")
+        wait_for(lambda: left.heard("room") == ["first", "second"], 60, every_s=0.1, what="the answer elsewhere")
+        answered = time.monotonic() - began
         with capsys.disabled():
-            sys.stdout.write(f"\na host is gone to its leases are free: {taken:.1f} s (promised: 35 s)\n")
-        assert taken <= 35.0
+            sys.stdout.write(
+                f"\na host is gone to its leases are free: {freed:.1f} s (promised: 35 s)"
+                f"\na host is gone to its chats are answered elsewhere: {answered:.1f} s (promised: 60 s)\n"
+            )
+        assert freed <= 35.0
+        assert answered <= 60.0

@@ -54,9 +54,7 @@ class Pair:
         self.b.say([{"id": f"m{number}", "platform_id": "room", "sender_id": "ann", "text": text}])
 
     def heard(self) -> list[str]:
-        path = Path(self.b.settings.file_dir) / "room.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [str(json.loads(line)["content"].get("text", "")) for line in lines]
+        return self.b.heard("room")
 
     def home(self) -> tuple[str | None, int]:
         """Where the agent group lives, and its epoch."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from nanotasks.central.groups import AgentGroup
 from nanotasks.central.hosts import Host
+from nanotasks.clock import now_ms
 from nanotasks.testing import PostgresServer, wait_for
 from tests.installation import Installation, installation
 
@@ -65,6 +66,17 @@ def test_a_second_machine_with_the_same_host_id_is_refused(
         assert "Another data directory is at work as the host kitchen" in refused.stderr
         assert "NANOTASKS_HOST_ID" in refused.stderr
         assert hosts_up(first) == ["kitchen"]
+
+
+def test_a_worker_ends_when_another_machine_has_taken_its_host_over(tmp_path: Path, redis_url: str) -> None:
+    """As after it was cut off for a while: the other one has the files now."""
+    with installation(tmp_path, redis_url=redis_url, host_id="kitchen", host_heartbeat_s="0.2") as here:
+        worker = here.start("worker")
+        wait_for(lambda: '"worker_ready"' in here.log("worker"), 30, what="the worker")
+        with here.central() as db, db.write() as session:
+            session.execute(update(Host).values(place="another place", heartbeat_at=now_ms()))
+        assert worker.wait(30) == 0
+        assert '"host_refused"' in here.log("worker")
 
 
 def hosts_up(here: Installation) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from nanotasks.errors import ConflictError
 from nanotasks.runtimes.process import ProcessRuntime
 from nanotasks.settings import Settings
 from nanotasks.sweep import hosts
+from nanotasks.sweep.takeover import take_over
 from nanotasks.wake import instances, service
 from nanotasks.wake.here import Here, State
 
@@ -48,20 +50,22 @@ def falls_silent(db: Database, host_id: str = "a", *, found_ago_ms: int = 0, sil
         session.execute(update(Host).where(Host.id == host_id).values(silent))
 
 
-def runs(db: Database, name: str = "i1", *, host_id: str = "a", fenced: int = 1) -> None:
+def an_instance(fenced: int = 1) -> Instance:
+    return Instance(
+        id="i1",
+        session_id="s1",
+        agent_group_id="ag",
+        host_id="a",
+        runtime="process",
+        epoch=1,
+        fenced=fenced,
+        started_at=now_ms(),
+    )
+
+
+def runs(db: Database, *, fenced: int = 1) -> None:
     with db.write() as session:
-        session.add(
-            Instance(
-                id=name,
-                session_id="s1",
-                agent_group_id="ag",
-                host_id=host_id,
-                runtime="process",
-                epoch=1,
-                fenced=fenced,
-                started_at=now_ms(),
-            )
-        )
+        session.add(an_instance(fenced))
 
 
 def home(db: Database) -> tuple[str | None, int]:
@@ -72,14 +76,14 @@ def home(db: Database) -> tuple[str | None, int]:
 
 def test_a_group_of_a_host_that_is_gone_moves_to_one_with_its_files(db: Database) -> None:
     """Not before the silence was confirmed, once, and with the signals that let its sessions go on."""
-    assert hosts.take_over(db, A) == []
+    assert take_over(db, A) == []
     falls_silent(db, found_ago_ms=9_000)
-    assert hosts.take_over(db, A) == []
+    assert take_over(db, A) == []
     falls_silent(db, found_ago_ms=10_000)
-    (moved,) = hosts.take_over(db, A)
+    (moved,) = take_over(db, A)
     assert (moved.from_host, moved.to_host, moved.epoch, home(db)) == ("a", "b", 1, ("b", 1))
-    assert moved.signals == [("wake", "s1", "a"), ("wake", "s1", "b"), ("deliver", "s1", "b")]
-    assert hosts.take_over(db, A) == []
+    assert moved.signals == [("wake", "s1", "a"), ("append", "s1", "b"), ("wake", "s1", "b"), ("deliver", "s1", "b")]
+    assert take_over(db, A) == []
     with db.read() as session:
         assert session.scalars(select(StateChange.name)).all() == ["group.moved"]
 
@@ -88,7 +92,7 @@ def test_a_sign_of_life_ends_the_silence(db: Database) -> None:
     """A host that comes back before its groups are gone keeps them."""
     falls_silent(db, found_ago_ms=60_000)
     hosts.heartbeat(db, A, volume="shelf")
-    assert hosts.take_over(db, A) == []
+    assert take_over(db, A) == []
     assert home(db) == ("a", 0)
 
 
@@ -111,19 +115,19 @@ def test_the_silence_is_found_by_the_sweep(db: Database) -> None:
 def test_after_all_hosts_were_off_each_has_time_to_come_back(db: Database) -> None:
     """Else the first that is switched on again would take everything."""
     falls_silent(db, found_ago_ms=27_000, silence_ms=3_600_000)
-    assert hosts.take_over(db, A) == []
+    assert take_over(db, A) == []
     falls_silent(db, found_ago_ms=28_000, silence_ms=3_600_000)
-    assert len(hosts.take_over(db, A)) == 1
+    assert len(take_over(db, A)) == 1
 
 
 def test_agents_that_would_not_stop_by_themselves_keep_their_group(db: Database) -> None:
     """Nobody knows whether they run; their host has to say so."""
     runs(db, fenced=0)
     falls_silent(db, found_ago_ms=60_000)
-    assert hosts.take_over(db, A) == []
+    assert take_over(db, A) == []
     with db.write() as session:
         session.execute(update(Instance).values(fenced=1))
-    assert len(hosts.take_over(db, A)) == 1
+    assert len(take_over(db, A)) == 1
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,7 @@ def test_without_a_host_that_has_its_files_a_group_stays(db: Database, change: d
     with db.write() as session:
         session.execute(update(Host).where(Host.id == "b").values(change))
     falls_silent(db, found_ago_ms=60_000)
-    assert hosts.take_over(db, A) == []
+    assert take_over(db, A) == []
     assert home(db) == ("a", 0)
 
 
@@ -145,8 +149,8 @@ def test_groups_are_spread_over_the_hosts_that_are_left(db: Database) -> None:
         for number in range(5):
             session.add(AgentGroup(id=f"g{number}", name="g", folder=f"g{number}", created_at=0, host_id="a"))
     falls_silent(db, found_ago_ms=60_000)
-    first = hosts.take_over(db, replace(A, sweep_batch=4))
-    second = hosts.take_over(db, replace(A, sweep_batch=4))
+    first = take_over(db, replace(A, sweep_batch=4))
+    second = take_over(db, replace(A, sweep_batch=4))
     assert (len(first), len(second)) == (4, 2)
     assert sorted(moved.to_host for moved in first + second) == ["b", "b", "b", "c", "c", "c"]
 
@@ -216,6 +220,20 @@ def test_a_signal_that_came_to_the_old_host_is_passed_on(db: Database, tmp_path:
     runs(db)
     passed_back = service.wake(host(db, tmp_path, "b"), "s1")
     assert (passed_back.state, passed_back.rings) == (State.NOT_HERE, [("wake", "s1", "a")])
+
+
+def test_a_start_that_is_being_entered_is_waited_for(db: Database) -> None:
+    """The mover sees it, or comes first; never does it move a group away from under an agent that is about to run."""
+    falls_silent(db, found_ago_ms=60_000)
+    with ThreadPoolExecutor(1) as pool:
+        with db.write() as session:
+            moving.lock_host(session, "a")
+            mover = pool.submit(take_over, db, A)
+            with pytest.raises(TimeoutError):
+                mover.result(0.3)
+            session.add(an_instance(fenced=0))
+        assert mover.result(20) == []
+    assert home(db) == ("a", 0)
 
 
 def test_an_agent_that_is_recorded_on_another_host_is_found(db: Database, tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ from sqlalchemy import event
 
 from nanotasks.agents.projection import destinations_of, project_group
 from nanotasks.central import Database
-from nanotasks.central.hosts import Instance
-from nanotasks.clock import now_ms
 from nanotasks.session.rows import Destination, DestinationType
 from tests.scene import Stage
 
@@ -41,25 +39,10 @@ def test_a_change_is_shown_to_the_agents_that_run(sqlite_central: Database, tmp_
     andy, bob = stage.agent("andy"), stage.agent("bob")
     awake, asleep, other = stage.session("awake", andy), stage.session("asleep", andy), stage.session("other", bob)
     for one in (awake, other):
-        _runs(stage, one.id, one.agent_id)
+        stage.agent_ran(one)
     stage.allow(andy, "bob", "agent", bob)
     assert project_group(stage.db, stage.settings, andy) == [awake.id]
     names = "SELECT name FROM destinations"
     assert awake.inbound(names) == [("bob",)]
     assert (asleep.inbound(names), other.inbound(names)) == ([], [])
     assert project_group(stage.db, replace(stage.settings, host_id="there"), andy) == []
-
-
-def _runs(stage: Stage, session_id: str, agent_id: str) -> None:
-    with stage.db.write() as session:
-        session.add(
-            Instance(
-                id=f"inst-{session_id}",
-                session_id=session_id,
-                agent_group_id=agent_id,
-                host_id=stage.settings.host_id,
-                runtime="process",
-                epoch=1,
-                started_at=now_ms(),
-            )
-        )

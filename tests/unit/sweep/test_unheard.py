@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nanotasks.central import Database
-from nanotasks.central.hosts import Host, Instance
+from nanotasks.central.hosts import Host
 from nanotasks.clock import now_ms
 from nanotasks.runtimes.process import ProcessRuntime
 from nanotasks.sweep.unheard import unheard
@@ -14,23 +14,6 @@ from nanotasks.wake.here import Here
 from tests.scene import HOST, Stage
 
 MINUTE_MS = 60_000
-
-
-def ended(stage: Stage, session_id: str, agent_id: str, host_id: str, ago_ms: int | None) -> None:
-    """An agent of this session lived on this host, and ended so long ago; None: it lives."""
-    with stage.db.write() as session:
-        session.add(
-            Instance(
-                id=f"inst-{session_id}",
-                session_id=session_id,
-                agent_group_id=agent_id,
-                host_id=host_id,
-                runtime="process",
-                epoch=1,
-                started_at=now_ms() - 60 * MINUTE_MS,
-                ended_at=None if ago_ms is None else now_ms() - ago_ms,
-            )
-        )
 
 
 def test_what_was_written_on_another_host_is_found_after_the_move(sqlite_central: Database, tmp_path: Path) -> None:
@@ -51,7 +34,7 @@ def test_what_was_written_on_another_host_is_found_after_the_move(sqlite_central
     ):
         speaker = stage.session(name, agent, chat)
         speaker.say("well", to="family")
-        ended(stage, speaker.id, agent, host_id, ago_ms)
+        stage.agent_ran(speaker, host_id=host_id, ended_ago_ms=ago_ms)
     runtime = ProcessRuntime(tmp_path)
     local = Here(stage.db, stage.settings, runtime, lambda _name: runtime)
     shared = replace(local, settings=replace(stage.settings, shared_dir=str(stage.settings.data_dir)))
