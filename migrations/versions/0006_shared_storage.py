@@ -16,5 +16,6 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("hosts", sa.Column("volume", sa.String(), nullable=True))
+    op.add_column("hosts", sa.Column("agent_lease_ms", sa.BigInteger(), nullable=True))
     op.add_column("hosts", sa.Column("silent_at", sa.BigInteger(), nullable=True))
     op.add_column("instances", sa.Column("fenced", sa.Integer(), server_default="0", nullable=False))

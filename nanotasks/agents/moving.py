@@ -71,7 +71,9 @@ def is_gone(host: Host, now: int, settings: Settings) -> bool:
     timeout_ms = settings.host_timeout_s * 1000
     found_late = host.silent_at - host.heartbeat_at > 2 * timeout_ms
     patience_ms = timeout_ms if found_late else CONFIRMED_BEATS * settings.host_heartbeat_s * 1000
-    return now - host.silent_at >= patience_ms
+    # By the host's own setting, which may be another than that of who looks.
+    agents_ms = (host.agent_lease_ms or 0) + settings.agent_lease_margin_s * 1000
+    return now - host.silent_at >= patience_ms and now - host.heartbeat_at >= agents_ms
 
 
 def lock_host(session: Session, host_id: str) -> Host | None:

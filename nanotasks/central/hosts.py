@@ -16,7 +16,8 @@ class Host(Base):
     """A machine with a data directory, workers and a container runtime.
 
     `place` is the data directory that lives under this id, `epoch` how often another one took its place. `volume` is
-    the mark of the shared directory where its agent groups live, `silent_at` when it was found silent for too long.
+    the mark of the shared directory where its agent groups live, and `agent_lease_ms` how long its agents there go on
+    without a sign of life from it; `silent_at` is when it was found silent for too long.
     """
 
     __tablename__ = "hosts"
@@ -32,6 +33,7 @@ class Host(Base):
     heartbeat_at: Mapped[Millis]
     created_at: Mapped[Millis]
     volume: Mapped[str | None]
+    agent_lease_ms: Mapped[Millis | None]
     silent_at: Mapped[Millis | None]
 
 

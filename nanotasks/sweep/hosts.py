@@ -73,6 +73,7 @@ def heartbeat(db: Database, settings: Settings, place: str | None = None, volume
             "capacity": settings.max_containers,
             "storage": settings.storage,
             "volume": volume,
+            "agent_lease_ms": round(settings.agent_lease_s * 1000) if volume is not None else None,
             **_moved_in(session, settings, place, volume, now),
         }
         mine = update(Host).where(Host.id == settings.host_id)

@@ -75,8 +75,8 @@ def stop(here: Here, session_id: str, reason: str, *, wait_s: float = 30.0, at_f
     """
     with _mutex(here, session_id, wait_s) as epoch:
         facts = instances.read(here, session_id)
-        if epoch is None or facts is None:
-            return Outcome(State.NOT_HERE if facts is None else State.BUSY)
+        if epoch is None or facts is None or _home_of(facts) != here.host_id:
+            return _turned_away(here, session_id, facts)
         rings = _stop(here, facts, reason, at_fault=at_fault)
     again = wake(here, session_id)
     state = State.STOPPED if again.state in {State.IDLE, State.NOT_HERE} else again.state
@@ -87,8 +87,8 @@ def park(here: Here, session_id: str, reason: str, *, wait_s: float = 30.0) -> O
     """Stop the session's agent and leave it stopped, whatever is due: for a host that shuts down. As `stop` else."""
     with _mutex(here, session_id, wait_s) as epoch:
         facts = instances.read(here, session_id)
-        if epoch is None or facts is None:
-            return Outcome(State.NOT_HERE if facts is None else State.BUSY)
+        if epoch is None or facts is None or _home_of(facts) != here.host_id:
+            return _turned_away(here, session_id, facts)
         return Outcome(State.STOPPED, _stop(here, facts, reason))
 
 
@@ -104,12 +104,8 @@ def on_exit(here: Here, ended: Exit) -> list[Signal]:
 
 def _look(here: Here, session_id: str) -> Outcome:
     facts = instances.read(here, session_id)
-    if facts is None:
-        return Outcome(State.NOT_HERE)
-    home = _home_of(facts)
-    if home != here.host_id:
-        # It moved after the signal was sent.
-        return Outcome(State.NOT_HERE, [("wake", session_id, home)] if home is not None else [])
+    if facts is None or _home_of(facts) != here.host_id:
+        return _turned_away(here, session_id, facts)
     try:
         if (
             _is_recorded_running(here, facts)
@@ -118,14 +114,22 @@ def _look(here: Here, session_id: str) -> Outcome:
         ):
             return Outcome(State.RUNNING)
         with _mutex(here, session_id) as epoch:
-            # What was read before the mutex is history.
+            # What was read before the mutex is history; the session may be another host's by now.
             facts = instances.read(here, session_id)
-            if epoch is None or facts is None:
-                return Outcome(State.BUSY)
+            if epoch is None or facts is None or _home_of(facts) != here.host_id:
+                return _turned_away(here, session_id, facts)
             faults.point("wake.after_mutex")
             return _reconcile(here, facts, epoch)
     except RuntimeDownError as error:
         return _put_off(here, session_id, str(error))
+
+
+def _turned_away(here: Here, session_id: str, facts: SessionFacts | None) -> Outcome:
+    """The session is not there, looked after by another host, to which the signal is passed on, or worked on."""
+    home = _home_of(facts) if facts is not None else None
+    if home == here.host_id:
+        return Outcome(State.BUSY)
+    return Outcome(State.NOT_HERE, [("wake", session_id, home)] if home is not None else [])
 
 
 def _needs_a_look(here: Here, session_id: str) -> bool:
@@ -240,7 +244,7 @@ def _free_a_place(here: Here, for_session: str) -> list[Signal]:
     with _mutex(here, idle.session_id) as epoch:
         facts = instances.read(here, idle.session_id)
         # A message may have come since it was found idle.
-        if epoch is None or facts is None or facts.is_due(now_ms()):
+        if epoch is None or facts is None or _home_of(facts) != here.host_id or facts.is_due(now_ms()):
             return []
         rings = _stop(here, facts, "its place was needed")
     if _needs_a_look(here, idle.session_id):
@@ -296,7 +300,8 @@ def _mutex(here: Here, session_id: str, wait_s: float = 0.0) -> Iterator[int | N
     """Hold the session's lease and yield its epoch, or yield None when somebody else holds it for `wait_s`.
 
     Everybody who claims it is on this host, where a dead owner's lease is void at once, so it may live longer than
-    the slowest start and stop together.
+    the slowest start and stop together. When the session's group moves away from a host that is gone, what that host
+    held is free (`leases.free_of_hosts`).
     """
     config = here.settings
     ttl_s = config.lease_s + 2 * config.container_start_timeout_s + 2 * config.container_stop_grace_s

@@ -37,12 +37,13 @@ def enter_and_start(here: Here, facts: SessionFacts, epoch: int) -> Outcome | No
     instance_id = new_id("inst")
     try:
         began = host_lease.begin(here.settings)
+    except DependencyDownError as error:
+        return Outcome(State.FAILED, start_failed(here, facts.agent_session.id, str(error)))
+    try:
         if not instances.enter(here, facts, instance_id, epoch, fenced=began is not None):
             return None
     except instances.GroupMovedError:
         return Outcome(State.NOT_HERE)
-    except DependencyDownError as error:
-        return Outcome(State.FAILED, start_failed(here, facts.agent_session.id, str(error)))
     except IntegrityError:
         # Somebody who did not hold the mutex any more recorded a start; the next look sees it.
         return Outcome(State.BUSY)

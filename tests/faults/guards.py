@@ -173,4 +173,12 @@ GUARDS = (
         " is None:\n            raise",
         ("tests/unit/agents/test_moving.py",),
     ),
+    Guard(
+        "whose session it is is asked again under the mutex",
+        "I5",
+        "nanotasks/wake/service.py",
+        " or _home_of(facts) != here.host_id:\n                return _turned_away",
+        ":\n                return _turned_away",
+        ("tests/unit/agents/test_moving.py",),
+    ),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -24,7 +26,7 @@ from nanotasks.settings import Settings
 from nanotasks.sweep import hosts
 from nanotasks.sweep.takeover import take_over
 from nanotasks.wake import instances, service
-from nanotasks.wake.here import Here, State
+from nanotasks.wake.here import Here, Outcome, State
 
 A = Settings(host_id="a", host_heartbeat_s=5.0, host_timeout_s=28.0)
 
@@ -50,12 +52,12 @@ def falls_silent(db: Database, host_id: str = "a", *, found_ago_ms: int = 0, sil
         session.execute(update(Host).where(Host.id == host_id).values(silent))
 
 
-def an_instance(fenced: int = 1) -> Instance:
+def an_instance(fenced: int = 1, host_id: str = "a") -> Instance:
     return Instance(
         id="i1",
         session_id="s1",
         agent_group_id="ag",
-        host_id="a",
+        host_id=host_id,
         runtime="process",
         epoch=1,
         fenced=fenced,
@@ -66,6 +68,12 @@ def an_instance(fenced: int = 1) -> Instance:
 def runs(db: Database, *, fenced: int = 1) -> None:
     with db.write() as session:
         session.add(an_instance(fenced))
+
+
+def hosts_gone(db: Database) -> list[str]:
+    with db.read() as session:
+        now = db.now_ms(session)
+        return [one.id for one in session.scalars(select(Host)) if moving.is_gone(one, now, A)]
 
 
 def home(db: Database) -> tuple[str | None, int]:
@@ -118,6 +126,16 @@ def test_after_all_hosts_were_off_each_has_time_to_come_back(db: Database) -> No
     assert take_over(db, A) == []
     falls_silent(db, found_ago_ms=28_000, silence_ms=3_600_000)
     assert len(take_over(db, A)) == 1
+
+
+def test_a_host_whose_agents_go_on_for_longer_is_waited_for(db: Database) -> None:
+    """The settings of two hosts may differ; what the silent one has told its agents counts."""
+    with db.write() as session:
+        session.execute(update(Host).where(Host.id == "a").values(agent_lease_ms=60_000))
+    falls_silent(db, found_ago_ms=37_000)
+    assert hosts_gone(db) == []
+    falls_silent(db, found_ago_ms=38_000)
+    assert hosts_gone(db) == ["a"]
 
 
 def test_agents_that_would_not_stop_by_themselves_keep_their_group(db: Database) -> None:
@@ -197,6 +215,29 @@ def test_an_operator_moves_a_group_where_its_files_are(db: Database) -> None:
     assert moved is not None
     assert moved.signals[0] == ("wake", "s1", "a")
     assert home(db) == ("b", 1)
+
+
+@pytest.mark.parametrize("act", [service.wake, lambda here, name: service.stop(here, name, "a test")])
+def test_the_agent_of_the_new_host_is_left_alone(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Here, str], Outcome]
+) -> None:
+    """Who had looked before the move finds, once it has the mutex, an agent that another host has started."""
+    here = host(db, tmp_path, "a")
+    mutex = service._mutex
+
+    def late(*given: Any) -> Any:
+        with db.write() as session:
+            group = session.get_one(AgentGroup, "ag")
+            if group.host_id == "a":
+                moving.move(session, group, "b", "a test")
+                session.add(an_instance(host_id="b"))
+        return mutex(*given)
+
+    monkeypatch.setattr(service, "_mutex", late)
+    done = act(here, "s1")
+    assert (done.state, done.rings) == (State.NOT_HERE, [("wake", "s1", "b")])
+    with db.read() as session:
+        assert session.scalars(select(Instance.ended_at)).all() == [None]
 
 
 def test_no_start_is_entered_for_a_group_that_has_moved(db: Database, tmp_path: Path) -> None:
