@@ -171,7 +171,7 @@ GUARDS = (
         "nanotasks/wake/instances.py",
         " != here.host_id:\n            raise",
         " is None:\n            raise",
-        ("tests/unit/agents/test_moving.py",),
+        ("tests/unit/agents/test_moving.py", "-k", "no_start and sqlite"),
     ),
     Guard(
         "whose session it is is asked again under the mutex",
@@ -179,6 +179,6 @@ GUARDS = (
         "nanotasks/wake/service.py",
         " or _home_of(facts) != here.host_id:\n                return _turned_away",
         ":\n                return _turned_away",
-        ("tests/unit/agents/test_moving.py",),
+        ("tests/unit/agents/test_moving.py", "-k", "left_alone and sqlite"),
     ),
 )

@@ -201,7 +201,7 @@ def test_a_keeper_that_dies_before_it_tells_its_agents(pair: Pair) -> None:
     assert pair.home() == ("a", 0)
 
 
-def test_an_operator_moves_a_group(pair: Pair) -> None:
+def test_an_operator_moves_a_group_and_empties_a_host(pair: Pair) -> None:
     """Its agent is stopped on the one host and started on the other, and what is said meanwhile is answered once."""
     pair.b.run("groups", "update", "andy", "--host", "b")
     pair.say(1, "count")
@@ -209,18 +209,15 @@ def test_an_operator_moves_a_group(pair: Pair) -> None:
     wait_for(lambda: runtime(pair.a.settings).list() == [], 10, what="no agent on the first host")
     assert pair.home() == ("b", 1)
     assert pair.heard() == ["first", "I have answered 1 messages in this conversation."]
-    assert pair.starts() == [("a", "stopped: the agent group lives on b"), ("b", None)]
-
-
-def test_a_host_that_drains_gives_its_groups_away(pair: Pair) -> None:
-    """As an operator empties a machine: all of them move, and nothing runs there any more."""
-    drained = json.loads(pair.b.run("hosts", "drain", "a", "--json").stdout)
+    drained = json.loads(pair.a.run("hosts", "drain", "b", "--json").stdout)
     assert (drained["groups_moving"], drained["groups_staying"]) == (1, 0)
-    pair.say(1, "echo second")
-    wait_for(lambda: pair.heard() == ["first", "second"], 20, what="the answer of the other host")
-    wait_for(lambda: runtime(pair.a.settings).list() == [], 10, what="no agent on the first host")
-    assert pair.home() == ("b", 1)
-    assert '"group.moved"' in pair.b.run("events", "--kind", "group", "--json").stdout
+    pair.say(2, "echo third")
+    wait_for(lambda: pair.heard()[2:] == ["third"], 20, what="the answer of the first host")
+    wait_for(lambda: runtime(pair.b.settings).list() == [], 10, what="no agent on the host that drains")
+    assert pair.home() == ("a", 2)
+    ends = [("a", "stopped: the agent group lives on b"), ("b", "stopped: the agent group lives on a"), ("a", None)]
+    assert pair.starts() == ends
+    assert pair.b.run("events", "--kind", "group", "--json").stdout.count('"group.moved"') == 2
 
 
 def _last_sign(host: Installation) -> int:
