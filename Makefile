@@ -25,8 +25,9 @@ run: setup
 test: setup-dev lint
 	@$(PY) -m pytest -n 2 --dist loadfile
 
+# Three at a time on two cores: these wait more than they compute.
 faults: setup-dev
-	@$(PY) -m pytest -n 2 --dist loadfile tests/faults
+	@$(PY) -m pytest -n 3 --dist loadfile tests/faults
 
 SECONDS := 600
 faults-long: setup-dev
